@@ -1,0 +1,196 @@
+package aggregator_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"presenced/aggregator"
+	"presenced/aggregator/presence"
+)
+
+var eight = time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
+
+func clock(hour, minute, second int) time.Time {
+	return time.Date(2026, 11, 20, hour, minute, second, 0, time.UTC)
+}
+
+func phone(at time.Time, spans ...presence.Span) presence.Report {
+	return presence.Report{Source: "aes", Subject: presence.Subject{Scheme: "tel", Value: "4750"}, At: at, Grace: 30 * time.Second, Spans: spans}
+}
+
+func idle(from time.Time) presence.Span { return presence.Span{Fact: presence.PhoneIdle, From: from} }
+
+// A meeting known at eight changes the state at ten, to the moment, without
+// another report; the time since stands through what is not seen.
+func TestSpansChangeByThemselves(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	c.Enter("ann", eight)
+	c.Accept("ann", phone(eight, idle(eight)), eight)
+	c.Accept("ann", presence.Report{Source: "exchange/calendar", Subject: presence.Subject{Scheme: "mail", Value: "a"}, At: eight, Spans: []presence.Span{
+		{Fact: presence.CalendarMeeting, From: clock(10, 0, 0), Until: clock(11, 0, 0)},
+	}}, eight)
+	if next := c.Next(); !next.Equal(clock(10, 0, 0)) {
+		t.Fatalf("next %s", next)
+	}
+	late := clock(10, 0, 0).Add(700 * time.Millisecond) // the timer is late, the state is not
+	changes := c.Advance(late, nil)
+	if len(changes) != 1 || changes[0].Activity != presence.ActivityMeeting || !changes[0].Since.Equal(clock(10, 0, 0)) || !changes[0].Until.Equal(clock(11, 0, 0)) {
+		t.Fatalf("%+v", changes)
+	}
+	changes = c.Advance(clock(11, 0, 0), nil)
+	if len(changes) != 1 || changes[0].Availability != presence.Available || !changes[0].Since.Equal(clock(11, 0, 0)) {
+		t.Fatalf("%+v", changes)
+	}
+}
+
+func TestOldReportNeverWins(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	c.Enter("ann", eight)
+	call := presence.Span{Fact: presence.PhoneConnected, From: clock(9, 0, 0)}
+	c.Accept("ann", phone(clock(9, 0, 0), call), clock(9, 0, 0))
+	if s, changed := c.Accept("ann", phone(eight, idle(eight)), clock(9, 0, 1)); changed || s.Availability != presence.Busy {
+		t.Errorf("%s, changed %v", s.Availability, changed)
+	}
+}
+
+// Whatever was accepted, accepting it again changes nothing.
+func TestReplayChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := aggregator.NewCore(presence.DefaultPolicy())
+		c.Enter("ann", eight)
+		now := eight
+		newest := map[string]presence.Report{}
+		for i := range rapid.IntRange(1, 6).Draw(t, "reports") {
+			now = now.Add(time.Duration(rapid.IntRange(1, 600).Draw(t, "pause")) * time.Second)
+			r := phone(now)
+			r.Source = fmt.Sprint("s", i%2)
+			for range rapid.IntRange(0, 3).Draw(t, "spans") {
+				from := now.Add(time.Duration(rapid.IntRange(-600, 600).Draw(t, "from")) * time.Second)
+				r.Spans = append(r.Spans, presence.Span{Fact: presence.Fact(rapid.IntRange(0, int(presence.Fault)).Draw(t, "fact")), From: from, Until: from.Add(5 * time.Minute)})
+			}
+			c.Advance(now, nil)
+			c.Accept("ann", r, now)
+			newest[r.Source] = r
+		}
+		before, _ := c.State("ann")
+		for _, r := range newest {
+			if s, changed := c.Accept("ann", r, now); changed || s.Revision != before.Revision {
+				t.Fatalf("replaying changed\n%+v\nto\n%+v", before, s)
+			}
+		}
+	})
+}
+
+// Advancing from moment to moment, or in one leap, ends in the same state.
+func TestNoMomentIsMissed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		step, leap := aggregator.NewCore(presence.DefaultPolicy()), aggregator.NewCore(presence.DefaultPolicy())
+		r := phone(eight)
+		for range rapid.IntRange(1, 5).Draw(t, "spans") {
+			from := eight.Add(time.Duration(rapid.IntRange(0, 3600).Draw(t, "from")) * time.Second)
+			r.Spans = append(r.Spans, presence.Span{
+				Fact: presence.Fact(rapid.IntRange(0, int(presence.Fault)).Draw(t, "fact")),
+				From: from, Until: from.Add(time.Duration(rapid.IntRange(0, 1800).Draw(t, "length")) * time.Second),
+			})
+		}
+		r.Expires = eight.Add(time.Duration(rapid.IntRange(1, 7200).Draw(t, "life")) * time.Second)
+		end := eight.Add(2 * time.Hour)
+		for _, c := range []*aggregator.Core{step, leap} {
+			c.Enter("ann", eight)
+			c.Accept("ann", r, eight)
+		}
+		for n := step.Next(); !n.IsZero() && !n.After(end); n = step.Next() {
+			step.Advance(n, nil)
+		}
+		leap.Advance(end, nil)
+		a, _ := step.State("ann")
+		b, _ := leap.State("ann")
+		if !a.Same(&b) {
+			t.Fatalf("%+v\n%+v", a, b)
+		}
+	})
+}
+
+func TestLostAndBack(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	c.Enter("ann", eight)
+	call := presence.Span{Fact: presence.PhoneConnected, From: clock(9, 0, 0)}
+	c.Accept("ann", phone(clock(9, 0, 0), call), clock(9, 0, 0))
+	changes := c.Lost("aes", clock(9, 1, 0))
+	if len(changes) != 1 || !changes[0].Overlays.Has(presence.OverlayStale) || changes[0].Availability != presence.Busy {
+		t.Fatalf("%+v", changes)
+	}
+	if len(c.Lost("exchange", clock(9, 1, 1))) != 0 {
+		t.Error("losing another source changed something")
+	}
+	changes = c.Advance(clock(9, 1, 30), nil)
+	if len(changes) != 1 || changes[0].Availability != presence.Unavailable {
+		t.Fatalf("after the grace: %+v", changes)
+	}
+	s, changed := c.Accept("ann", phone(clock(9, 2, 0), idle(clock(9, 2, 0))), clock(9, 2, 0))
+	if !changed || s.Availability != presence.Available || s.Overlays != 0 {
+		t.Errorf("back: %+v", s)
+	}
+}
+
+func TestRestore(t *testing.T) {
+	before := aggregator.NewCore(presence.DefaultPolicy())
+	before.Enter("ann", eight)
+	call := presence.Span{Fact: presence.PhoneConnected, From: clock(9, 0, 0)}
+	last, _ := before.Accept("ann", phone(clock(9, 0, 0), call), clock(9, 0, 0))
+
+	after := aggregator.NewCore(presence.DefaultPolicy())
+	after.Enter("ann", clock(9, 5, 0))
+	s, _ := after.Restore("ann", before.Reports("ann"), last, clock(9, 5, 0))
+	if s.Availability != presence.Busy || !s.Since.Equal(clock(9, 0, 0)) || !s.Overlays.Has(presence.OverlayStale) {
+		t.Errorf("%+v", s)
+	}
+	changes := after.Advance(clock(9, 5, 30), nil)
+	if len(changes) != 1 || changes[0].Availability != presence.Unavailable {
+		t.Errorf("nobody confirmed the call: %+v", changes)
+	}
+}
+
+func TestLeave(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	c.Enter("ann", eight)
+	c.Accept("ann", phone(eight, presence.Span{Fact: presence.PhoneConnected, From: eight, Until: clock(9, 0, 0)}), eight)
+	s, known := c.Leave("ann", eight)
+	if !known || s.Availability != presence.Unknown || s.Why.Rule != presence.RuleRemoved {
+		t.Errorf("%+v", s)
+	}
+	if !c.Next().IsZero() {
+		t.Error("somebody who left is still due")
+	}
+	if _, changed := c.Accept("ann", phone(clock(9, 0, 0)), clock(9, 0, 0)); changed {
+		t.Error("a report about somebody who left was accepted")
+	}
+}
+
+func BenchmarkAccept(b *testing.B) {
+	for _, people := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(people), func(b *testing.B) {
+			c := aggregator.NewCore(presence.DefaultPolicy())
+			ids := make([]presence.ID, people)
+			for i := range ids {
+				ids[i] = presence.ID(fmt.Sprint("p", i))
+				c.Enter(ids[i], eight)
+			}
+			on := []presence.Span{{Fact: presence.PhoneConnected, From: eight}}
+			off := []presence.Span{idle(eight)}
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				n++
+				r := phone(eight.Add(time.Duration(n)), on...)
+				if n/people%2 == 0 {
+					r.Spans = off
+				}
+				c.Accept(ids[n%people], r, eight)
+			}
+		})
+	}
+}

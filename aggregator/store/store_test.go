@@ -1,0 +1,188 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/goleak"
+
+	"presenced/aggregator/store"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("STORE_TEST_WRITER"); dir != "" {
+		writeUntilKilled(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func open(t *testing.T, c store.Config) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func embedded(dir string) store.Config {
+	c := store.DefaultConfig()
+	c.Directory = dir
+	return c
+}
+
+// TestContract is what callers rely on, for the embedded store and for a server
+// reached by URL alike.
+func TestContract(t *testing.T) {
+	kinds := map[string]func(t *testing.T) store.Config{
+		"embedded": func(t *testing.T) store.Config { return embedded(t.TempDir()) },
+		"by url": func(t *testing.T) store.Config {
+			srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, JetStream: true, StoreDir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv.Start()
+			t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+			if !srv.ReadyForConnections(10 * time.Second) {
+				t.Fatal("the server did not start")
+			}
+			c := store.DefaultConfig()
+			c.URL = srv.ClientURL()
+			return c
+		},
+	}
+	for name, config := range kinds {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, config(t))
+			defer s.Close()
+			ctx := t.Context()
+			b, err := s.Bucket(ctx, "reports")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, err := b.Load(ctx); err != nil || len(all) != 0 {
+				t.Fatalf("new bucket: %v, %v", all, err)
+			}
+			if _, _, err := b.Get(ctx, "a.b"); !errors.Is(err, store.ErrNotFound) {
+				t.Fatalf("get of nothing: %v", err)
+			}
+			if err := b.Put(ctx, "a.b", []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+			value, rev, err := b.Get(ctx, "a.b")
+			if err != nil || string(value) != "1" {
+				t.Fatalf("get: %q, %v", value, err)
+			}
+			if _, err := b.Create(ctx, "a.b", []byte("2")); !errors.Is(err, store.ErrConflict) {
+				t.Fatalf("create over a value: %v", err)
+			}
+			if _, err := b.Update(ctx, "a.b", []byte("2"), rev); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Update(ctx, "a.b", []byte("3"), rev); !errors.Is(err, store.ErrConflict) {
+				t.Fatalf("update of an old revision: %v", err)
+			}
+			if err := b.Put(ctx, "c", []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Delete(ctx, "c"); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Delete(ctx, "never"); err != nil {
+				t.Fatalf("delete of nothing: %v", err)
+			}
+			all, err := b.Load(ctx)
+			if err != nil || len(all) != 1 || string(all["a.b"]) != "2" {
+				t.Fatalf("load: %v, %v", all, err)
+			}
+			other, err := s.Bucket(ctx, "states")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, _ := other.Load(ctx); len(all) != 0 {
+				t.Fatalf("buckets are not apart: %v", all)
+			}
+		})
+	}
+}
+
+func TestFolderInUse(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, embedded(dir))
+	if _, err := store.Open(t.Context(), embedded(dir), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("second open: %v", err)
+	}
+	s.Close()
+	open(t, embedded(dir)).Close()
+}
+
+// TestKilled kills a process that writes, and finds every value that it was told
+// is durable.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^$") //nolint:gosec // this very test
+	cmd.Env = append(os.Environ(), "STORE_TEST_WRITER="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var acknowledged []string
+	buf := make([]byte, 4096)
+	for len(strings.Fields(strings.Join(acknowledged, ""))) < 50 {
+		n, err := out.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		acknowledged = append(acknowledged, string(buf[:n]))
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+
+	s := open(t, embedded(dir))
+	defer s.Close()
+	b, err := s.Bucket(t.Context(), "reports")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(acknowledged, "")
+	text = text[:strings.LastIndexByte(text, '\n')+1]
+	for _, key := range strings.Fields(text) {
+		if string(all[key]) != key {
+			t.Errorf("%s was acknowledged and is lost", key)
+		}
+	}
+}
+
+func writeUntilKilled(dir string) {
+	s, err := store.Open(context.Background(), embedded(filepath.Clean(dir)), slog.New(slog.DiscardHandler))
+	if err != nil {
+		panic(err)
+	}
+	b, err := s.Bucket(context.Background(), "reports")
+	if err != nil {
+		panic(err)
+	}
+	for i := range 100_000 {
+		key := "k" + strings.Repeat("i", i%7) + time.Now().Format("150405.000000000")
+		key = strings.ReplaceAll(key, ".", "-")
+		if err := b.Put(context.Background(), key, []byte(key)); err != nil {
+			panic(err)
+		}
+		_, _ = os.Stdout.WriteString(key + "\n")
+	}
+}

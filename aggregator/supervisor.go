@@ -1,0 +1,242 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"presenced/aggregator/presence"
+)
+
+// A Supervisor runs sources and bridges, each again when it ends: later each
+// time, soon again after it fared well for a while, and at most once in five
+// minutes where trying is useless. Parts are added before Run is called.
+type Supervisor struct {
+	hub   *Hub
+	log   *slog.Logger
+	parts []*part
+}
+
+// A part is one supervised source or bridge.
+type part struct {
+	name string
+	kind Kind
+	run  func(context.Context) error
+	self func() presence.Status // nil: the part says nothing of itself
+	log  *slog.Logger
+
+	mu       sync.Mutex
+	running  bool
+	started  time.Time // of this run
+	lost     time.Time // when it ended, if it was live before
+	lastErr  error
+	errAt    time.Time
+	success  time.Time
+	restarts int
+	next     time.Time
+	reports  uint64
+	grace    time.Duration // the longest of its reports
+	phase    presence.Phase
+	since    time.Time
+}
+
+// The times of the supervisor.
+const (
+	firstWait     = time.Second
+	longestWait   = time.Minute
+	permanentWait = 5 * time.Minute
+	healthyRun    = time.Minute // a run of this length makes the next wait the first again
+)
+
+// NewSupervisor makes a supervisor without parts.
+func NewSupervisor(hub *Hub, log *slog.Logger) *Supervisor {
+	return &Supervisor{hub: hub, log: log}
+}
+
+// AddSource adds a source.
+func (v *Supervisor) AddSource(s Source) {
+	p := v.part(s.Name(), KindSource, s)
+	p.run = func(ctx context.Context) error {
+		defer func() { v.hub.Lost(p.name, time.Now()) }()
+		return s.Run(ctx, v.hub, func(r presence.Report) error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			p.reported(r)
+			if err := v.hub.Report(ctx, r); err != nil && !errors.Is(err, errStranger) {
+				return err
+			}
+			return nil
+		})
+	}
+}
+
+// AddBridge adds a bridge.
+func (v *Supervisor) AddBridge(b Bridge) {
+	p := v.part(b.Name(), KindBridge, b)
+	p.run = func(ctx context.Context) error { return b.Run(ctx, v.hub) }
+}
+
+func (v *Supervisor) part(name string, kind Kind, self any) *part {
+	p := &part{name: name, kind: kind, log: v.log.With(string(kind), name), phase: presence.PhaseConnecting, since: time.Now()}
+	if s, ok := self.(interface{ Status() presence.Status }); ok {
+		p.self = s.Status
+	}
+	v.parts = append(v.parts, p)
+	return p
+}
+
+// Run runs all parts until ctx ends and all of them have stopped.
+func (v *Supervisor) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range v.parts {
+		g.Go(func() error {
+			p.supervise(ctx)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (p *part) supervise(ctx context.Context) {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = firstWait, longestWait
+	for ctx.Err() == nil {
+		p.begin(time.Now())
+		err := p.once(ctx)
+		now := time.Now()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("ended without saying why")
+		}
+		wait := pause.NextBackOff()
+		switch {
+		case presence.IsPermanent(err):
+			wait = permanentWait + rand.N(permanentWait/10) //nolint:gosec // jitter
+		case now.Sub(p.started) > healthyRun:
+			pause.Reset()
+			wait = pause.NextBackOff()
+		}
+		p.end(err, now, wait)
+		p.log.Warn("stopped, will be tried again", "error", err, "wait", wait.Round(time.Millisecond))
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// once runs the part; a panic of one part must not end the others.
+func (p *part) once(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			p.log.Error("panic", "value", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal error: %v", r)
+		}
+	}()
+	return p.run(ctx)
+}
+
+func (p *part) begin(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running, p.started, p.next = true, now, time.Time{}
+}
+
+func (p *part) end(err error, now time.Time, wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lost.IsZero() && !p.success.IsZero() {
+		p.lost = now
+	}
+	p.running, p.lastErr, p.errAt, p.next = false, err, now, now.Add(wait)
+	p.restarts++
+}
+
+func (p *part) reported(r presence.Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reports++
+	p.success = time.Now()
+	p.grace = max(p.grace, r.Grace)
+}
+
+// health gives the part's own words while it runs, and the supervisor's while it waits.
+func (p *part) health(now time.Time) Health {
+	var own presence.Status
+	p.mu.Lock()
+	running := p.running
+	p.mu.Unlock()
+	if p.self != nil { // outside the lock: it is the part's code
+		own = p.self()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case running && p.self == nil:
+		own.Phase = presence.PhaseLive
+	case !running && p.lost.IsZero():
+		own.Phase = presence.PhaseConnecting
+	case !running && now.Before(p.lost.Add(p.grace)):
+		own.Phase = presence.PhaseDegraded
+	case !running:
+		own.Phase = presence.PhaseStale
+	}
+	if own.Phase == presence.PhaseLive {
+		p.success, p.lost = now, time.Time{}
+	}
+	if own.Phase != p.phase {
+		p.phase, p.since = own.Phase, now
+	}
+	if p.lastErr != nil && (own.LastError == "" || p.errAt.After(own.LastErrorAt)) {
+		own.LastError, own.LastErrorAt = p.lastErr.Error(), p.errAt
+	}
+	return Health{
+		Name: p.name, Kind: p.kind, Status: own, Since: p.since, LastSuccess: p.success,
+		Restarts: p.restarts, NextTry: p.next, Reports: p.reports,
+	}
+}
+
+// Health tells how every part fares, sources first, then by name; it also shows
+// the recorder as the store. It is to be called now and then, since it is what
+// notices a change of phase.
+func (v *Supervisor) Health() []Health {
+	now := time.Now()
+	var all []Health
+	for _, p := range v.parts {
+		all = append(all, p.health(now))
+	}
+	if r := v.hub.recorder; r != nil {
+		all = append(all, Health{Name: "store", Kind: KindStore, Status: r.Status()})
+	}
+	slices.SortStableFunc(all, func(a, b Health) int {
+		if a.Kind != b.Kind {
+			return strings.Compare(kindOrder(a.Kind), kindOrder(b.Kind))
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return all
+}
+
+func kindOrder(k Kind) string {
+	if k == KindSource {
+		return ""
+	}
+	return string(k)
+}

@@ -1,0 +1,133 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"presenced/internal/config"
+	"presenced/internal/secret"
+)
+
+type server struct {
+	Name     string        `yaml:"name" doc:"What it is called."`
+	Interval time.Duration `yaml:"interval" default:"5m" doc:"How often."`
+	Password secret.File   `yaml:"password_file" doc:"Its password."`
+}
+
+type house struct {
+	Listen  string            `yaml:"listen" default:"127.0.0.1:8080" doc:"Where it listens."`
+	Debug   bool              `yaml:"debug" default:"false" doc:"More words."`
+	Levels  []string          `yaml:"levels" default:"a,b" doc:"Some levels."`
+	Rate    float64           `yaml:"rate" default:"50" doc:"A rate."`
+	Servers []server          `yaml:"servers" doc:"The servers."`
+	Names   map[string]string `yaml:"names" doc:"Some names."`
+	Nested  struct {
+		Limit int `yaml:"limit" default:"20" doc:"A limit."`
+	} `yaml:"nested" doc:"Something below."`
+}
+
+func (h *house) Check() []config.Problem {
+	var ps []config.Problem
+	for i, s := range h.Servers {
+		if s.Name == "" {
+			ps = append(ps, config.Under("servers["+string(rune('0'+i))+"]", []config.Problem{config.Wrong("name", "is missing")})...)
+		}
+	}
+	if h.Nested.Limit > 100 {
+		ps = append(ps, config.Wrong("nested.limit", "%d is more than 100", h.Nested.Limit))
+	}
+	return ps
+}
+
+func TestDecode(t *testing.T) {
+	var h house
+	err := config.Parse("x.yaml", []byte("listen: :1\nlevels: [c]\nnames: {a: b}\nservers:\n- name: one\n  password_file: /p\n- name: two\n  interval: 10s\nnested:\n  limit: 7\n"), &h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := house{Listen: ":1", Levels: []string{"c"}, Rate: 50, Names: map[string]string{"a": "b"}, Servers: []server{
+		{"one", 5 * time.Minute, "/p"}, {"two", 10 * time.Second, ""},
+	}}
+	want.Nested.Limit = 7
+	if d := cmp.Diff(want, h); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestDefaultsOfNothing(t *testing.T) {
+	var h house
+	if err := config.Parse("x.yaml", nil, &h); err != nil {
+		t.Fatal(err)
+	}
+	if h.Listen != "127.0.0.1:8080" || h.Nested.Limit != 20 || len(h.Levels) != 2 || h.Levels[1] != "b" {
+		t.Errorf("%+v", h)
+	}
+}
+
+// TestEveryProblem has one file with many mistakes, and wants all of them, each
+// with its line.
+func TestEveryProblem(t *testing.T) {
+	var h house
+	err := config.Parse("x.yaml", []byte(`lisen: :1
+debug: maybe
+rate: fast
+servers:
+- name: one
+  interval: soon
+- interval: 10s
+  colour: red
+nested:
+  limit: 400
+debug: true
+names: 3
+`), &h)
+	want := []string{
+		"x.yaml:1: lisen: unknown key; known here: listen, debug, levels, rate, servers, names, nested",
+		`x.yaml:2: debug: "maybe" is neither true nor false`,
+		`x.yaml:3: rate: "fast" is no number`,
+		`x.yaml:6: servers[0].interval: "soon" is no duration such as 30s, 5m or 1h30m`,
+		"x.yaml:7: servers[1].name: is missing",
+		"x.yaml:8: servers[1].colour: unknown key; known here: name, interval, password_file",
+		"x.yaml:10: nested.limit: 400 is more than 100",
+		"x.yaml:11: debug: stands twice, first on line 2",
+		"x.yaml:12: names: want keys and values",
+	}
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if d := cmp.Diff(want, strings.Split(err.Error(), "\n")); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSyntax(t *testing.T) {
+	for _, text := range []string{"a: [", "\ta: b", "a: b: c", "- x\n  y: {", "%%%"} {
+		var h house
+		var e *config.Error
+		if err := config.Parse("x.yaml", []byte(text), &h); !errors.As(err, &e) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("listen: :1\nservers: [{name: a}]"))
+	f.Add([]byte("a: &x [*x]\n<<: *x"))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		var h house
+		_ = config.Parse("x.yaml", data, &h)
+	})
+}
+
+func TestReference(t *testing.T) {
+	got := config.Reference(house{})
+	for _, want := range []string{"| `listen` | text | `127.0.0.1:8080` | Where it listens. |", "## `servers[]`\n\nThe servers.", "| `interval` | a duration such as 30s, 5m or 1h30m | `5m` | How often. |", "## `nested`"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("missing %q in\n%s", want, got)
+		}
+	}
+}
