@@ -1,0 +1,132 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"presenced/aggregator/presence"
+)
+
+func TestAPI(t *testing.T) {
+	w := office()
+	s := newSite(w)
+	later := url.QueryEscape(time.Now().Add(2 * time.Hour).Format(time.RFC3339))
+	for _, tt := range []struct {
+		target, accept string
+		code           int
+		kind, want     string
+	}{
+		{"/api/people", "", 200, "application/json", `"id": "21042",`},
+		{"/api/people?state=busy", "", 200, "application/json", `"availability": "busy"`},
+		{"/api/people/21042", "", 200, "application/json", `"activity": "on-the-phone"`},
+		{"/api/people/none", "", 404, "application/json", `"error": "nobody has that id"`},
+		{"/api/people/21042/explain", "", 200, "application/json", `"rule": "on-the-phone"`},
+		{"/api/people/21042/explain", "text/plain", 200, "text/plain; charset=utf-8", "because of rule on-the-phone: In a call"},
+		{"/api/people/21042/explain", "application/json, text/plain", 200, "application/json", `"person": "21042"`},
+		{"/api/people/21042/explain?at=" + later, "", 200, "application/json", `"person": "21042"`},
+		{"/api/people/21042/explain?at=yesterday", "", 400, "application/json", "at is not a time"},
+		{"/api/people/none/explain", "", 404, "application/json", "nobody"},
+		{"/api/health", "", 200, "application/json", `"parts": []`},
+		{"/api/rubbish", "", 404, "application/json", "no such address"},
+		{"/healthz", "", 200, "application/json", `"status": "ok"`},
+		{"/metrics", "", 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", ""},
+		{"/static/board.js", "", 200, "text/javascript; charset=utf-8", "EventSource"},
+		{"/static/icons.svg", "", 200, "image/svg+xml", "s-busy"},
+		{"/static/none.js", "", 404, "text/html; charset=utf-8", "Not found"},
+		{"/static/..%2fsite.go", "", 404, "text/html; charset=utf-8", "Not found"},
+		{"/static/.", "", 307, "", ""},
+		{"/static/%2e", "", 404, "text/html; charset=utf-8", "Not found"},
+		{"/rubbish", "", 404, "text/html; charset=utf-8", "Not found"},
+	} {
+		rec := get(t, s, tt.target, "Accept", tt.accept)
+		if rec.Code != tt.code || !strings.Contains(rec.Body.String(), tt.want) || tt.kind != "" && rec.Header().Get("Content-Type") != tt.kind {
+			t.Errorf("%s (%s): %d %s\n%.300s", tt.target, tt.accept, rec.Code, rec.Header().Get("Content-Type"), rec.Body.String())
+		}
+		if rec.Header().Get("X-Content-Type-Options") != "nosniff" || rec.Header().Get("Referrer-Policy") == "" {
+			t.Errorf("%s lacks the headers that all have", tt.target)
+		}
+	}
+
+	var all struct {
+		People []struct {
+			presence.Person
+
+			State presence.State
+		}
+	}
+	if err := json.Unmarshal(get(t, s, "/api/people").Body.Bytes(), &all); err != nil || len(all.People) != 5 || all.People[0].Name != "Anneke de Vries" {
+		t.Errorf("people: %v %+v", err, all)
+	}
+}
+
+func TestRequestsRefused(t *testing.T) {
+	w := office()
+	s := New(DefaultConfig(), w, prometheus.NewRegistry(), quiet())
+	for _, host := range []string{"evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1", ""} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/people", nil)
+		r.Host = host
+		rec := httptest.NewRecorder()
+		s.Handler().ServeHTTP(rec, r)
+		if rec.Code != http.StatusMisdirectedRequest || strings.Contains(rec.Body.String(), "Marta") {
+			t.Errorf("host %q: code %d", host, rec.Code)
+		}
+	}
+	for _, host := range []string{"127.0.0.1", "localhost", "localhost:1", "[::1]:8080", "[::1]", "127.9.9.9:8080"} {
+		if rec := get(t, s, "/", "Host", host); rec.Code != http.StatusOK {
+			t.Errorf("host %q: code %d", host, rec.Code)
+		}
+	}
+	if got := s.Status().Problems["requests for another host"]; got != 5 {
+		t.Errorf("%d requests counted, want 5", got)
+	}
+	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, nil, quiet())
+	if rec := get(t, wide, "/", "Host", "presence.example.com"); rec.Code != http.StatusOK {
+		t.Errorf("a site that is not on loopback refuses its name: %d", rec.Code)
+	}
+	for _, target := range []string{"/", "/api/people", "/events", "/healthz", "/people/21042", "/rubbish"} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader("state=busy"))
+		r.Host = "localhost"
+		rec := httptest.NewRecorder()
+		s.Handler().ServeHTTP(rec, r)
+		if rec.Code != http.StatusMethodNotAllowed || rec.Header().Get("Allow") != "GET, HEAD" {
+			t.Errorf("POST %s: code %d, Allow %q", target, rec.Code, rec.Header().Get("Allow"))
+		}
+	}
+}
+
+func TestStaticIsKept(t *testing.T) {
+	s := newSite(office())
+	etag := get(t, s, "/static/style.css").Header().Get("ETag")
+	if rec := get(t, s, "/static/style.css", "If-None-Match", etag); rec.Code != http.StatusNotModified || rec.Body.Len() != 0 {
+		t.Errorf("code %d for a file that is still right", rec.Code)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	def := DefaultConfig()
+	if ps := def.Check(); len(ps) != 0 {
+		t.Errorf("the default is wrong: %v", ps)
+	}
+	for _, tt := range []struct {
+		cfg  Config
+		path string
+	}{
+		{Config{Listen: "8080", Title: "x"}, "listen"},
+		{Config{Listen: "localhost:http", Title: "x"}, "listen"},
+		{Config{Listen: "localhost:70000", Title: "x"}, "listen"},
+		{Config{Listen: ":8080"}, "title"},
+		{Config{Listen: ":8080", Title: strings.Repeat("x", 61)}, "title"},
+	} {
+		ps := tt.cfg.Check()
+		if len(ps) != 1 || ps[0].Path != tt.path {
+			t.Errorf("%+v: %v, want one about %s", tt.cfg, ps, tt.path)
+		}
+	}
+}

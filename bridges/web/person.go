@@ -1,0 +1,190 @@
+package web
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"presenced/aggregator/presence"
+)
+
+// A personView is the body of a person's page.
+type personView struct {
+	PersonName, Group, GroupHref string
+	Look                         look
+	Sign                         string // the icon upon the mark, if any
+	Say                          string
+	Since, Until, Next, At       moment
+	Overlays                     []tag
+	Groups                       string
+	Phone, Mail, Chat            string
+	JSON                         string
+
+	Rule       string
+	Decider    *factView
+	Facts      []factView
+	Rules      []ruleView
+	Suppressed []ruleView
+	Channels   []channelView
+	Sources    []heardView
+}
+
+type tag struct {
+	Text, Class string
+	At          moment
+}
+
+type factView struct {
+	Fact, About, Source string
+	From, Until, Heard  moment
+	Decides             bool
+}
+
+type ruleView struct {
+	No, Name, Why string
+	Fired         bool
+}
+
+type channelView struct {
+	Name, Contact string
+	Look          channelLook
+	Since, Until  moment
+}
+
+type heardView struct {
+	Name, Subject string
+	At            moment
+	Live          bool
+	Trouble       *tag
+}
+
+func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
+	id := presence.ID(r.PathValue("id"))
+	f := filter{id: id}
+	p := s.newPage("person", "", f.query("")) // before the state is read, so that its stream misses none
+	person, ok := s.person(id)
+	if !ok {
+		s.missingPage(w, r)
+		return
+	}
+	e, ok := s.explain(id, time.Time{})
+	if !ok {
+		s.missingPage(w, r)
+		return
+	}
+	p.Title = person.Name + ", " + strings.ToLower(e.State.Availability.Words())
+	p.Body = personOf(&person, &e, time.Now(), s.zone)
+	s.show(w, r, http.StatusOK, &p)
+}
+
+func (s *Site) person(id presence.ID) (presence.Person, bool) {
+	for _, p := range s.desk.People() {
+		if p.ID == id {
+			return p, true
+		}
+	}
+	return presence.Person{}, false
+}
+
+func personOf(p *presence.Person, e *presence.Explanation, now time.Time, zone *time.Location) *personView {
+	at := func(t time.Time) moment { return momentOf(t, now, zone) }
+	st := &e.State
+	v := &personView{
+		PersonName: p.Name, Group: firstGroup(p), Groups: strings.Join(p.Groups, ", "), Look: lookOf(st),
+		Since: at(st.Since), Until: at(st.Until), Next: at(e.Next), At: at(e.At),
+		Phone: p.Address("tel"), Mail: p.Address("mail"), Chat: p.Address("jid"),
+		JSON: "/api" + personPath(p.ID) + "/explain", Rule: st.Why.Title,
+	}
+	v.GroupHref = address("/", url.Values{"group": {v.Group}})
+	v.Say = st.Availability.Words()
+	if text, _ := doing(st); text != "" {
+		v.Say += ", " + strings.ToLower(text[:1]) + text[1:]
+	}
+	if st.Availability == presence.Busy {
+		switch {
+		case phoneInUse(st.Channel(presence.Phone).State):
+			v.Sign = channelLookOf(presence.Phone, st.Channel(presence.Phone).State).Icon
+		case st.Activity == presence.ActivityMeeting || st.Activity == presence.ActivityAppointment:
+			v.Sign = "cal-busy"
+		}
+	}
+	if st.Overlays.Has(presence.OverlayOutOfOffice) {
+		v.Overlays = append(v.Overlays, tag{Text: "out of office"})
+	}
+	if st.Overlays.Has(presence.OverlayStale) {
+		v.Overlays = append(v.Overlays, tag{Text: "stale: a source cannot be asked just now", Class: "warn"})
+	}
+	v.reasons(e, at)
+	v.channels(st, at)
+	v.heard(e, at)
+	return v
+}
+
+// reasons fills in the facts and the rules.
+func (v *personView) reasons(e *presence.Explanation, at func(time.Time) moment) {
+	heard := map[string]time.Time{}
+	for _, h := range e.Sources {
+		if h.At.After(heard[h.Source]) {
+			heard[h.Source] = h.At
+		}
+	}
+	for _, h := range e.Facts {
+		f := factView{sentence(h.Fact.String()), bare(h.Contact), h.Source, at(h.From), at(h.Until), at(heard[h.Source]), h.Decides}
+		if f.Decides && v.Decider == nil {
+			v.Decider = &f
+		}
+		v.Facts = append(v.Facts, f)
+	}
+	for i, r := range e.Passed {
+		v.Rules = append(v.Rules, ruleView{No: number(i + 1), Name: sentence(r.Rule), Why: r.Why})
+	}
+	v.Rules = append(v.Rules, ruleView{
+		No: number(len(e.Passed) + 1), Name: sentence(e.State.Why.Rule), Fired: true,
+		Why: e.State.Why.Title + ". Decided: " + strings.ToLower(v.Say[:1]) + v.Say[1:],
+	})
+	for _, a := range e.Suppressed {
+		v.Suppressed = append(v.Suppressed, ruleView{Name: a.Activity.Words(), Why: a.Why})
+	}
+}
+
+func (v *personView) channels(st *presence.State, at func(time.Time) moment) {
+	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar, presence.Messaging, presence.Video} {
+		c := st.Channel(k)
+		if k == presence.Video && c.State == presence.ChannelUnknown {
+			continue // no source knows video yet
+		}
+		name := map[presence.ChannelKind]string{
+			presence.Phone: "Phone", presence.Calendar: "Calendar", presence.Messaging: "Messaging", presence.Video: "Video",
+		}[k]
+		v.Channels = append(v.Channels, channelView{name, bare(c.Contact), channelLookOf(k, c.State), at(c.Since), at(c.Until)})
+	}
+}
+
+func (v *personView) heard(e *presence.Explanation, at func(time.Time) moment) {
+	for _, h := range e.Sources {
+		s := heardView{Name: h.Source, Subject: h.Subject.Value, At: at(h.At), Live: !h.Stale && !h.Expired}
+		switch {
+		case h.Expired:
+			s.Trouble = &tag{"expired", "bad", at(h.Expires)}
+		case h.Stale:
+			s.Trouble = &tag{"stale, expires", "warn", at(h.Expires)}
+			if h.Expires.IsZero() {
+				s.Trouble.Text = "stale"
+			}
+		}
+		v.Sources = append(v.Sources, s)
+	}
+}
+
+// bare takes the scheme off a contact: tel:4711 is 4711.
+func bare(contact string) string {
+	if scheme, rest, ok := strings.Cut(contact, ":"); ok {
+		switch scheme {
+		case "tel", "mail", "mailto", "sip", "im", "xmpp", "jid":
+			return rest
+		default:
+		}
+	}
+	return contact
+}

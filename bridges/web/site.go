@@ -1,0 +1,228 @@
+// Package web is the page of presenced: a live board of everyone, a page for
+// each person with the reasoning behind their state, the health of every part,
+// and the same as JSON. It reads only, and it knows no users: what it shows is
+// what presence.View gives to everyone.
+//
+// It is a bridge that cmd runs. It also asks the aggregator through Desk, which
+// cmd implements.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"presenced/aggregator"
+	"presenced/aggregator/presence"
+)
+
+// A Desk answers what the pages ask of the aggregator. It must be safe for
+// concurrent use and must not block for long. What it gives is not changed.
+type Desk interface {
+	// People gives everyone in the directory, sorted by name.
+	People() []presence.Person
+	// States gives the current state of everyone, in any order.
+	States() []presence.State
+	// Explain gives the reasoning for one person at a moment; the zero time is
+	// now. It is false if nobody has that ID.
+	Explain(id presence.ID, at time.Time) (presence.Explanation, bool)
+	// Health gives every source, every bridge and the store.
+	Health() []aggregator.Health
+}
+
+// Limits of the server.
+const (
+	headerTime   = 5 * time.Second
+	readTime     = 10 * time.Second
+	writeTime    = 30 * time.Second // of a page; a stream has a deadline for each write
+	idleTime     = 2 * time.Minute
+	maxHeader    = 16 << 10
+	shutdownTime = 5 * time.Second
+)
+
+// A Site is the bridge. Make one with New.
+type Site struct {
+	cfg     Config
+	desk    Desk
+	log     *slog.Logger
+	zone    *time.Location // of times written without script
+	looks   *looks
+	feed    *feed
+	handler http.Handler
+
+	streams  atomic.Int64
+	patience time.Duration // how long one write to a stream may take
+
+	mu          sync.Mutex
+	addr        net.Addr // while serving
+	problems    map[string]int
+	lastError   string
+	lastErrorAt time.Time
+}
+
+// New makes a Site for a configuration that has passed Check. It shows the
+// metrics that gather gives; none if that is nil. Nothing is opened before Run.
+func New(cfg Config, desk Desk, gather prometheus.Gatherer, log *slog.Logger) *Site {
+	s := &Site{
+		cfg: cfg, desk: desk, log: log, zone: time.Local, looks: newLooks(),
+		patience: 10 * time.Second, problems: map[string]int{},
+	}
+	s.feed = newFeed(s.rowHTML)
+	s.handler = s.guard(s.routes(gather))
+	return s
+}
+
+// Name gives "web".
+func (s *Site) Name() string { return "web" }
+
+// Handler gives the pages without a listener, for a server of the caller's own.
+// The streams of /events carry changes only while Run runs.
+func (s *Site) Handler() http.Handler { return s.handler }
+
+// Addr gives the address that Run listens on, nil while it does not.
+func (s *Site) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
+
+// Run serves until ctx ends, then lets pages under way finish and ends every
+// stream. It fails if it cannot listen, permanently if that is not permitted.
+func (s *Site) Run(ctx context.Context, hub presence.Hub) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		err = fmt.Errorf("serve the pages: %w", err)
+		s.failed(err)
+		if errors.Is(err, fs.ErrPermission) {
+			return presence.Permanent(err)
+		}
+		return err
+	}
+	s.serving(listener.Addr())
+	defer s.serving(nil)
+	s.log.InfoContext(ctx, "serving the pages", "address", listener.Addr().String())
+
+	group, running := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return running }, // its end ends the streams
+	}
+	group.Go(func() error { return s.follow(running, hub) })
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the pages: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-running.Done()
+		last, cancel := context.WithTimeout(context.WithoutCancel(running), shutdownTime)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			return server.Close()
+		}
+		return nil
+	})
+	err = group.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.failed(err)
+	return err
+}
+
+// follow feeds what the hub says to the streams.
+func (s *Site) follow(ctx context.Context, hub presence.Hub) error {
+	var index personIndex
+	for state := range hub.Watch(ctx) {
+		if state.Why.Rule == presence.RuleRemoved {
+			s.feed.remove(state.Person)
+			continue
+		}
+		if p, ok := index.find(state.Person, s.desk, time.Now()); ok {
+			s.feed.put(member{p, visible(state)})
+		}
+	}
+	if ctx.Err() == nil {
+		return errors.New("the aggregator ended the watch of the pages")
+	}
+	return ctx.Err()
+}
+
+// A personIndex finds people by ID without asking the desk for everyone at each state.
+type personIndex struct {
+	people map[presence.ID]presence.Person
+	read   time.Time
+}
+
+// indexLife is how long a change of a name or a group may stay unnoticed.
+const indexLife = 2 * time.Second
+
+func (x *personIndex) find(id presence.ID, desk Desk, now time.Time) (presence.Person, bool) {
+	p, ok := x.people[id]
+	if ok && now.Sub(x.read) < indexLife {
+		return p, true
+	}
+	people := desk.People()
+	x.people, x.read = make(map[presence.ID]presence.Person, len(people)), now
+	for _, p := range people {
+		x.people[p.ID] = p
+	}
+	p, ok = x.people[id]
+	return p, ok
+}
+
+// Status tells where the pages are served, to how many viewers.
+func (s *Site) Status() presence.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := presence.Status{
+		Phase: presence.PhaseConnecting, Detail: "not listening on " + s.cfg.Listen,
+		Problems: maps.Clone(s.problems), LastError: s.lastError, LastErrorAt: s.lastErrorAt,
+	}
+	if s.addr != nil {
+		st.Phase = presence.PhaseLive
+		st.Detail = fmt.Sprintf("http://%s, %s live", s.addr, plural(int(s.streams.Load()), "page", "pages"))
+	}
+	return st
+}
+
+func (s *Site) serving(addr net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = addr
+}
+
+func (s *Site) failed(err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastError, s.lastErrorAt = err.Error(), time.Now()
+}
+
+// count counts a problem that ended nothing but one request.
+func (s *Site) count(kind string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problems[kind]++
+}

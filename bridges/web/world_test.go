@@ -1,0 +1,209 @@
+package web
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"presenced/aggregator"
+	"presenced/aggregator/presence"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A world is a small aggregator: a Desk and a Hub that decide with the default
+// policy over the reports that a test states.
+type world struct {
+	mu       sync.Mutex
+	policy   *presence.Policy
+	people   []presence.Person
+	reports  map[presence.ID][]presence.Report
+	states   map[presence.ID]presence.State
+	health   []aggregator.Health
+	watchers map[chan struct{}]*[]presence.State // what each has yet to see
+}
+
+func newWorld(people ...presence.Person) *world {
+	w := &world{
+		policy: presence.DefaultPolicy(), people: people, reports: map[presence.ID][]presence.Report{},
+		states: map[presence.ID]presence.State{}, watchers: map[chan struct{}]*[]presence.State{},
+	}
+	slices.SortFunc(w.people, func(a, b presence.Person) int { return strings.Compare(a.Name, b.Name) })
+	for _, p := range people {
+		w.states[p.ID] = presence.State{Person: p.ID, Class: presence.Unknown.Class()}
+	}
+	return w
+}
+
+func person(id presence.ID, name, tel string, groups ...string) presence.Person {
+	return presence.Person{ID: id, Name: name, Groups: groups, Subjects: []presence.Subject{
+		{Scheme: "tel", Value: tel}, {Scheme: "mail", Value: strings.ToLower(strings.ReplaceAll(name, " ", ".")) + "@example.com"},
+	}}
+}
+
+// says states what a source knows of a person, instead of what it said before.
+func (w *world) says(id presence.ID, source string, spans ...presence.Span) {
+	now := time.Now()
+	r := presence.Report{Source: source, Subject: presence.Subject{Scheme: "id", Value: string(id)}, At: now, Spans: spans}
+	w.mu.Lock()
+	w.reports[id] = append(slices.DeleteFunc(w.reports[id], func(o presence.Report) bool { return o.Source == source }), r)
+	s, _ := w.policy.Decide(id, w.reports[id], now)
+	old := w.states[id]
+	s.Since, s.Revision = now, old.Revision+1
+	if old.Availability == s.Availability && old.Activity == s.Activity && !old.Since.IsZero() {
+		s.Since = old.Since
+	}
+	w.mu.Unlock()
+	w.set(s)
+}
+
+// set gives a state to the desk and to every watcher.
+func (w *world) set(s presence.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.Why.Rule == presence.RuleRemoved {
+		delete(w.states, s.Person)
+		w.people = slices.DeleteFunc(slices.Clone(w.people), func(p presence.Person) bool { return p.ID == s.Person })
+	} else {
+		w.states[s.Person] = s
+	}
+	for wake, unseen := range w.watchers {
+		*unseen = append(*unseen, s)
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *world) join(p presence.Person) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.people = append(slices.Clone(w.people), p)
+	slices.SortFunc(w.people, func(a, b presence.Person) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (w *world) People() []presence.Person {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.people)
+}
+
+func (w *world) States() []presence.State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []presence.State
+	for _, s := range w.states {
+		out = append(out, s)
+	}
+	return out
+}
+
+func (w *world) Explain(id presence.ID, at time.Time) (presence.Explanation, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.states[id]; !ok {
+		return presence.Explanation{}, false
+	}
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return w.policy.Explain(id, w.reports[id], at), true
+}
+
+func (w *world) Health() []aggregator.Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.health)
+}
+
+func (w *world) Watch(ctx context.Context, _ ...presence.ID) iter.Seq[presence.State] {
+	return func(yield func(presence.State) bool) {
+		wake := make(chan struct{}, 1)
+		unseen := new([]presence.State)
+		w.mu.Lock()
+		for _, s := range w.states {
+			*unseen = append(*unseen, s)
+		}
+		w.watchers[wake] = unseen
+		w.mu.Unlock()
+		wake <- struct{}{}
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			delete(w.watchers, wake)
+		}()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake:
+			}
+			w.mu.Lock()
+			batch := *unseen
+			*unseen = nil
+			w.mu.Unlock()
+			for _, s := range batch {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (w *world) Person(presence.Subject) (presence.Person, bool) { return presence.Person{}, false }
+func (w *world) Report(context.Context, presence.Report) error   { return nil }
+func span(f presence.Fact, from time.Time, contact string) presence.Span {
+	return presence.Span{Fact: f, From: from, Contact: contact}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// serve runs a Site on a port of its own until the test ends.
+func serve(t *testing.T, w *world) *Site {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.Listen = "127.0.0.1:0"
+	s := New(cfg, w, nil, quiet())
+	s.zone = time.UTC
+	runSite(t, s, w)
+	return s
+}
+
+func runSite(t *testing.T, s *Site, w *world) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, w) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != context.Canceled { //nolint:errorlint // exactly this one
+			t.Errorf("Run = %v, want context.Canceled", err)
+		}
+	})
+	waitFor(t, "the site to listen", func() bool { return s.Addr() != nil })
+}
+
+// waitFor polls a condition that another goroutine is about to make true.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
