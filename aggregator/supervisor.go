@@ -105,6 +105,18 @@ func (v *Supervisor) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	g.Go(func() error {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+				v.Health() // notices when a phase begins
+			}
+		}
+	})
 	return g.Wait()
 }
 
@@ -214,8 +226,7 @@ func (p *part) health(now time.Time) Health {
 }
 
 // Health tells how every part fares, sources first, then by name; it also shows
-// the recorder as the store. It is to be called now and then, since it is what
-// notices a change of phase.
+// the recorder as the store.
 func (v *Supervisor) Health() []Health {
 	now := time.Now()
 	var all []Health

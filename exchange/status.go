@@ -178,7 +178,7 @@ func (s *source) end(at time.Time, err error, detail string) {
 	case detail != "":
 		s.phase, s.detail = presence.PhaseDegraded, detail
 	default:
-		s.phase, s.detail = presence.PhaseLive, ""
+		s.phase, s.detail = presence.PhaseLive, fmt.Sprintf("covers %d mailboxes", s.total)
 	}
 }
 

@@ -95,7 +95,7 @@ func (l *LDAP) Read(ctx context.Context) (out Reading, err error) {
 	}
 	defer conn.Close()
 	// The library takes no context: a connection that is closed ends whatever waits for it.
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if err := l.bind(conn); err != nil {
 		return Reading{}, err
@@ -127,7 +127,7 @@ func (l *LDAP) dial(ctx context.Context) (*ldap.Conn, error) {
 	conn.SetTimeout(l.Config.Timeout)
 	if l.Config.StartTLS {
 		if err := conn.StartTLS(settings); err != nil {
-			conn.Close()
+			_ = conn.Close()
 			return nil, fmt.Errorf("ldap %s: StartTLS: %w", l.Config.URL, err)
 		}
 	}

@@ -14,9 +14,10 @@ type finding struct {
 	next   time.Time           // the earliest moment at which anything above may change
 }
 
-// Evidence is a span and the report it is of.
+// Evidence is a span, what it counts as, and the report it is of.
 type evidence struct {
 	span   *Span
+	fact   Fact
 	source string
 	until  time.Time // when it stops counting; zero: not known
 }
@@ -78,6 +79,19 @@ func (p *Policy) find(reports []Report, now time.Time, f *finding) {
 			s := &r.Spans[j]
 			fact := s.fact()
 			from, until, ok := s.window(p.Delay[fact], p.Linger[fact])
+			if waits := p.Meanwhile[fact]; waits != 0 {
+				end := from // of the wait
+				if !ok {
+					end = s.Until
+				}
+				f.soon(now, s.From)
+				f.soon(now, end)
+				if !now.Before(s.From) && now.Before(end) {
+					for other := range waits.All() {
+						f.hold(evidence{s, other, r.Source, end}, r.doubted(now))
+					}
+				}
+			}
 			if !ok {
 				continue
 			}
@@ -97,12 +111,17 @@ func (p *Policy) find(reports []Report, now time.Time, f *finding) {
 				continue
 			}
 			f.soon(now, until)
-			f.holds |= Facts(fact)
-			f.stale = f.stale || r.doubted(now)
-			if e := (evidence{s, r.Source, until}); e.before(&f.spans[fact]) {
-				f.spans[fact] = e
-			}
+			f.hold(evidence{s, fact, r.Source, until}, r.doubted(now))
 		}
+	}
+}
+
+// hold counts a fact.
+func (f *finding) hold(e evidence, doubted bool) {
+	f.holds |= Facts(e.fact)
+	f.stale = f.stale || doubted
+	if e.before(&f.spans[e.fact]) {
+		f.spans[e.fact] = e
 	}
 }
 
@@ -135,8 +154,10 @@ func (p *Policy) decide(person ID, f *finding) State {
 		s.Availability, s.Class = r.Availability, r.class()
 		s.Why = Reason{Rule: r.Name, Title: r.Title}
 		if e := f.strongest(r.Any); e.span != nil {
-			s.Until = e.until
-			s.Why.Source, s.Why.Fact, s.Why.From = e.source, e.span.fact().String(), e.span.From
+			if e.fact != CalendarFree { // which ends with what was read of the calendar, too
+				s.Until = e.until
+			}
+			s.Why.Source, s.Why.Fact, s.Why.From = e.source, e.fact.String(), e.span.From
 			if e.span.Private {
 				s.Overlays |= OverlayPrivate
 			}
@@ -178,18 +199,34 @@ func (f *finding) strongest(any FactSet) evidence {
 
 // phoneStates, calendarStates and sessionStates are the facts of a channel, the
 // one to show first.
+//
+//nolint:gochecknoglobals // tables, never changed
 var (
 	phoneStates = []channelRow{
-		{PhoneConference, ChannelConference}, {PhoneConnected, ChannelInUse}, {PhoneHeld, ChannelHeld}, {PhoneDialing, ChannelDialing},
-		{PhoneRinging, ChannelRinging}, {PhoneDND, ChannelDND}, {PhoneForwarded, ChannelForwarded}, {PhoneIdle, ChannelIdle},
+		{PhoneConference, ChannelConference},
+		{PhoneConnected, ChannelInUse},
+		{PhoneDialing, ChannelDialing},
+		{PhoneHeld, ChannelHeld},
+		{PhoneRinging, ChannelRinging},
+		{PhoneDND, ChannelDND},
+		{PhoneForwarded, ChannelForwarded},
+		{PhoneIdle, ChannelIdle},
 		{PhoneOutOfService, ChannelUnavailable},
 	}
 	calendarStates = []channelRow{
-		{CalendarOutOfOffice, ChannelOutOfOffice}, {CalendarMeeting, ChannelMeeting}, {CalendarBusy, ChannelBusy}, {CalendarElsewhere, ChannelElsewhere},
-		{CalendarAllDay, ChannelAllDay}, {CalendarTentative, ChannelTentative}, {CalendarFree, ChannelFree},
+		{CalendarOutOfOffice, ChannelOutOfOffice},
+		{CalendarMeeting, ChannelMeeting},
+		{CalendarBusy, ChannelBusy},
+		{CalendarElsewhere, ChannelElsewhere},
+		{CalendarAllDay, ChannelAllDay},
+		{CalendarTentative, ChannelTentative},
+		{CalendarFree, ChannelFree},
 	}
 	sessionStates = []channelRow{
-		{SessionActive, ChannelActive}, {SessionIdle, ChannelInactive}, {SessionAway, ChannelAway}, {SessionOffline, ChannelOffline},
+		{SessionActive, ChannelActive},
+		{SessionIdle, ChannelInactive},
+		{SessionAway, ChannelAway},
+		{SessionOffline, ChannelOffline},
 	}
 )
 

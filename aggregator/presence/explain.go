@@ -68,8 +68,8 @@ func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation
 	}
 	for _, row := range p.Shown {
 		if f.holds.Has(row.Fact) && !row.fits(e.State.Class) {
-			e.Suppressed = append(e.Suppressed, SuppressedText{row.Activity,
-				fmt.Sprintf("%s shows at class %s, the state has %d", row.Activity, windows(row.Windows), e.State.Class)})
+			why := fmt.Sprintf("%s shows at class %s, the state has %d", row.Activity, windows(row.Windows), e.State.Class)
+			e.Suppressed = append(e.Suppressed, SuppressedText{row.Activity, why})
 		}
 	}
 	for i := range reports {
@@ -78,14 +78,16 @@ func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation
 		if r.expired(now) {
 			continue
 		}
-		for j := range r.Spans {
+		for j := range r.Spans { // each span by itself, so that every one that holds is listed
 			s := &r.Spans[j]
-			from, until, ok := s.window(p.Delay[s.fact()], p.Linger[s.fact()])
-			if !ok || now.Before(from) || !until.IsZero() && !now.Before(until) {
-				continue
+			one := *r
+			one.Spans = r.Spans[j : j+1]
+			var held finding
+			p.find([]Report{one}, now, &held)
+			for fact := range held.holds.All() {
+				decides := r.Source == e.State.Why.Source && fact.String() == e.State.Why.Fact && s.From.Equal(e.State.Why.From)
+				e.Facts = append(e.Facts, Held{fact, r.Source, s.From, held.spans[fact].until, s.Contact, s.Private, decides})
 			}
-			decides := r.Source == e.State.Why.Source && s.fact().String() == e.State.Why.Fact && s.From.Equal(e.State.Why.From)
-			e.Facts = append(e.Facts, Held{s.fact(), r.Source, s.From, until, s.Contact, s.Private, decides})
 		}
 	}
 	slices.SortFunc(e.Sources, func(a, b Heard) int { return strings.Compare(a.Source+a.Subject.String(), b.Source+b.Subject.String()) })

@@ -62,7 +62,7 @@ const (
 	factCount
 )
 
-var factNames = [factCount]string{
+var factNames = [factCount]string{ //nolint:gochecknoglobals // a table, never changed
 	PhoneIdle: "phone-idle", PhoneRinging: "phone-ringing", PhoneDialing: "phone-dialing",
 	PhoneConnected: "phone-connected", PhoneHeld: "phone-held", PhoneConference: "phone-conference",
 	PhoneDND: "phone-dnd", PhoneForwarded: "phone-forwarded", PhoneOutOfService: "phone-out-of-service",
@@ -139,13 +139,6 @@ func (s FactSet) String() string {
 	}
 	return strings.Join(names, " ")
 }
-
-// Sets of facts that several rules and channels share.
-const (
-	phoneInUse   = FactSet(1<<PhoneDialing | 1<<PhoneConnected | 1<<PhoneHeld | 1<<PhoneConference)
-	phoneFacts   = phoneInUse | 1<<PhoneIdle | 1<<PhoneRinging | 1<<PhoneDND | 1<<PhoneForwarded | 1<<PhoneOutOfService
-	sessionFacts = FactSet(1<<SessionActive | 1<<SessionIdle | 1<<SessionAway)
-)
 
 // ManualFacts are those that only the person states, by hand.
 const ManualFacts = FactSet(1<<ManualAvailable | 1<<ManualBusy | 1<<ManualDND | 1<<ManualBeRightBack |

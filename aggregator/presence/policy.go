@@ -57,8 +57,10 @@ type Policy struct {
 	Shown  []Shown       // in order of preference
 	Recent time.Duration // what "recently" means in NotRecent
 
-	// A fact counts only after it has held for Delay, and for Linger after it ended.
+	// A fact counts only after it has held for Delay, and for Linger after it
+	// ended. While it waits for its delay it counts as Meanwhile.
 	Delay, Linger [factCount]time.Duration
+	Meanwhile     [factCount]FactSet
 }
 
 // A Setting is a knob of the default policy: Default builds the table from it.
@@ -207,9 +209,8 @@ func (k Setting) Policy() *Policy {
 	for f := range inUse.All() {
 		p.Linger[f] = k.HangupLinger
 	}
-	p.Delay[PhoneDialing] = k.DialDelay
 	// The phone stays idle until dialing counts, else the person would be
 	// unknown for the length of the delay.
-	p.Linger[PhoneIdle] = k.DialDelay
+	p.Delay[PhoneDialing], p.Meanwhile[PhoneDialing] = k.DialDelay, Facts(PhoneIdle)
 	return p
 }

@@ -65,14 +65,14 @@ type Report struct {
 	Subject Subject   `json:"subject"`
 	At      time.Time `json:"at"` // when it was true at the source
 
-	// Doubted is the time from which the report is shown as stale; zero: not
-	// before it expires. Expires is the time at which it stops counting; zero:
+	// Doubted is the time from which the report is shown as stale; zero: when
+	// its source is lost. Expires is the time at which it stops counting; zero:
 	// it lasts as long as its source lives.
 	Doubted time.Time `json:"doubted,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
 
-	// Grace is how long the report outlives its source: when the link to the
-	// source is lost, the report is doubted at once and expires after Grace.
+	// Grace is how long the report outlives its source, once the link to that is
+	// lost. A phone call is worth seconds, a calendar that was read is worth a day.
 	Grace time.Duration `json:"grace,omitempty"`
 
 	Spans []Span `json:"spans"`
@@ -111,9 +111,10 @@ func (r *Report) Check() error {
 }
 
 // Lost gives r as it counts after its source was lost at the given time: doubted
-// at once, and expired when its grace is over.
+// at once, unless the source itself said from when on, and expired when its
+// grace is over.
 func (r Report) Lost(at time.Time) Report {
-	if r.Doubted.IsZero() || at.Before(r.Doubted) {
+	if r.Doubted.IsZero() {
 		r.Doubted = at
 	}
 	if end := at.Add(r.Grace); r.Expires.IsZero() || end.Before(r.Expires) {

@@ -26,13 +26,13 @@ const (
 	availabilityCount
 )
 
-var availabilityNames = [availabilityCount]string{
+var availabilityNames = [availabilityCount]string{ //nolint:gochecknoglobals // a table, never changed
 	Unknown: "unknown", Unavailable: "unavailable", OutOfOrder: "out-of-order", Offline: "offline", OffWork: "off-work",
 	OutOfOffice: "out-of-office", Away: "away", BeRightBack: "brb", DoNotDisturb: "dnd", Busy: "busy", Available: "available",
 }
 
 // classes are the numeric classes for interworking: a smaller one is easier to reach.
-var classes = [availabilityCount]int{
+var classes = [availabilityCount]int{ //nolint:gochecknoglobals // a table, never changed
 	Available: 3500, Busy: 6500, DoNotDisturb: 9500, BeRightBack: 12500, Away: 15500, OutOfOffice: 15500, OffWork: 15500,
 	Offline: 18500, OutOfOrder: 18500, Unavailable: 18500, Unknown: 18500,
 }
@@ -104,7 +104,7 @@ const (
 	activityCount
 )
 
-var activityNames = [activityCount]string{
+var activityNames = [activityCount]string{ //nolint:gochecknoglobals // a table, never changed
 	NoActivity: "", ActivityPresenting: "presenting", ActivityFocusing: "focusing", ActivityUrgentOnly: "urgent-only",
 	ActivityConference: "in-a-conference", ActivityPhone: "on-the-phone", ActivityHold: "on-hold", ActivityMeeting: "in-a-meeting",
 	ActivityAppointment: "appointment", ActivityTentative: "tentative", ActivityOutOfOffice: "out-of-office", ActivityVacation: "vacation",
@@ -139,7 +139,7 @@ const (
 	OverlayExpires                          // set by hand, and ends by itself at Until
 )
 
-var overlayNames = []string{"oof", "stale", "private", "expires-at"}
+var overlayNames = []string{"oof", "stale", "private", "expires-at"} //nolint:gochecknoglobals // a table, never changed
 
 // Names gives the names of the overlays that are set.
 func (o Overlays) Names() []string {
@@ -230,8 +230,8 @@ const (
 	ChannelInactive                         // messaging: idle
 	ChannelActive                           // messaging
 	ChannelRinging                          // phone
-	ChannelDialing                          // phone
 	ChannelHeld                             // phone: on hold
+	ChannelDialing                          // phone
 	ChannelInUse                            // phone: in a call
 	ChannelConference                       // phone: in a conference
 	ChannelInUseRinging                     // phone: in a call or on hold, and another call alerts
@@ -242,7 +242,7 @@ const (
 	channelStateCount
 )
 
-var channelStateNames = [channelStateCount]string{
+var channelStateNames = [channelStateCount]string{ //nolint:gochecknoglobals // a table, never changed
 	ChannelUnknown: "unknown", ChannelUnavailable: "unavailable", ChannelIdle: "idle", ChannelFree: "free", ChannelForwarded: "forwarded",
 	ChannelDND: "dnd", ChannelElsewhere: "elsewhere", ChannelTentative: "tentative", ChannelAllDay: "all-day", ChannelOffline: "offline",
 	ChannelAway: "away", ChannelInactive: "inactive", ChannelActive: "active", ChannelRinging: "ringing", ChannelDialing: "dialing",
@@ -333,12 +333,12 @@ func (s *State) Text() string {
 	return availabilityTexts[s.Availability]
 }
 
-var availabilityTexts = [availabilityCount]string{
+var availabilityTexts = [availabilityCount]string{ //nolint:gochecknoglobals // a table, never changed
 	Unknown: "Unknown", Unavailable: "Unavailable", OutOfOrder: "Out of order", Offline: "Offline", OffWork: "Off work",
 	OutOfOffice: "Out of office", Away: "Away", BeRightBack: "Be right back", DoNotDisturb: "Do not disturb", Busy: "Busy", Available: "Available",
 }
 
-var activityTexts = [activityCount]string{
+var activityTexts = [activityCount]string{ //nolint:gochecknoglobals // a table, never changed
 	ActivityPresenting: "Presenting", ActivityFocusing: "Focusing", ActivityUrgentOnly: "Urgent interruptions only",
 	ActivityConference: "In a conference", ActivityPhone: "On the phone", ActivityHold: "On hold", ActivityMeeting: "In a meeting",
 	ActivityAppointment: "Appointment", ActivityTentative: "Tentative", ActivityOutOfOffice: "Out of office", ActivityVacation: "On vacation",

@@ -7,11 +7,13 @@ package store
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,7 +37,7 @@ type Config struct {
 
 // DefaultConfig is the embedded store in the folder of the packaged service.
 func DefaultConfig() Config {
-	return Config{Directory: "/var/lib/presenced", Replicas: 1, MaxBytes: 1 << 30}
+	return Config{Directory: "/var/lib/presenced", Replicas: 1, TLS: trust.Config{MinVersion: "1.2"}, MaxBytes: 1 << 30}
 }
 
 // Check tells what is wrong with c.
@@ -85,7 +87,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (*Store, error) {
 		if c.CredsFile != "" {
 			opts = append(opts, nats.UserCredentials(c.CredsFile))
 		}
-		if c.TLS != (trust.Config{}) {
+		if strings.HasPrefix(url, "tls://") {
 			settings, err := c.TLS.Client("")
 			if err != nil {
 				return nil, fmt.Errorf("store: %w", err)
@@ -168,14 +170,21 @@ func (s *Store) Bucket(ctx context.Context, name string) (*Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: bucket %s: %w", name, err)
 	}
-	return &Bucket{kv, name}, nil
+	return &Bucket{kv: kv, name: name}, nil
 }
 
 // A Bucket maps keys to values. Keys are of letters, digits and -/_=. only, and
 // neither begin nor end with a dot. Every write is durable when it returns.
 type Bucket struct {
-	kv   jetstream.KeyValue
-	name string
+	kv     jetstream.KeyValue
+	name   string
+	prefix string // of the keys of a part
+}
+
+// Part gives the keys of one owner, such as a bridge: a bucket of its own as far
+// as its owner sees. The owner may have any name.
+func (b *Bucket) Part(owner string) *Bucket {
+	return &Bucket{kv: b.kv, name: b.name, prefix: b.prefix + hex.EncodeToString([]byte(owner)) + "."}
 }
 
 // The errors that callers tell apart.
@@ -203,7 +212,7 @@ func (b *Bucket) wrap(verb, key string, err error) error {
 
 // Load gives all keys and values.
 func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
-	w, err := b.kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	w, err := b.kv.Watch(ctx, b.prefix+">", jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, b.wrap("load", "", err)
 	}
@@ -220,14 +229,14 @@ func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
 			if e == nil { // the end of what there was
 				return all, nil
 			}
-			all[e.Key()] = e.Value()
+			all[strings.TrimPrefix(e.Key(), b.prefix)] = e.Value()
 		}
 	}
 }
 
 // Get gives a value and its revision; ErrNotFound.
 func (b *Bucket) Get(ctx context.Context, key string) (value []byte, revision uint64, err error) {
-	e, err := b.kv.Get(ctx, key)
+	e, err := b.kv.Get(ctx, b.prefix+key)
 	if err != nil {
 		return nil, 0, b.wrap("get", key, err)
 	}
@@ -236,25 +245,25 @@ func (b *Bucket) Get(ctx context.Context, key string) (value []byte, revision ui
 
 // Put sets a value whatever was there.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte) error {
-	_, err := b.kv.Put(ctx, key, value)
+	_, err := b.kv.Put(ctx, b.prefix+key, value)
 	return b.wrap("put", key, err)
 }
 
 // Create sets a value where there is none; ErrConflict.
 func (b *Bucket) Create(ctx context.Context, key string, value []byte) (revision uint64, err error) {
-	revision, err = b.kv.Create(ctx, key, value)
+	revision, err = b.kv.Create(ctx, b.prefix+key, value)
 	return revision, b.wrap("create", key, err)
 }
 
 // Update replaces the value of this revision; ErrConflict.
 func (b *Bucket) Update(ctx context.Context, key string, value []byte, last uint64) (revision uint64, err error) {
-	revision, err = b.kv.Update(ctx, key, value, last)
+	revision, err = b.kv.Update(ctx, b.prefix+key, value, last)
 	return revision, b.wrap("update", key, err)
 }
 
 // Delete removes a key; one that does not exist is no error.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	return b.wrap("delete", key, b.kv.Purge(ctx, key))
+	return b.wrap("delete", key, b.kv.Purge(ctx, b.prefix+key))
 }
 
 // bridge writes the embedded server's log through ours.

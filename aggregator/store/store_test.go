@@ -103,6 +103,16 @@ func TestContract(t *testing.T) {
 			if err != nil || len(all) != 1 || string(all["a.b"]) != "2" {
 				t.Fatalf("load: %v, %v", all, err)
 			}
+			one, two := b.Part("one/1"), b.Part("two")
+			if err := one.Put(ctx, "k", []byte("mine")); err != nil {
+				t.Fatal(err)
+			}
+			if all, err := two.Load(ctx); err != nil || len(all) != 0 {
+				t.Fatalf("parts are not apart: %v, %v", all, err)
+			}
+			if all, err := one.Load(ctx); err != nil || string(all["k"]) != "mine" {
+				t.Fatalf("part: %v, %v", all, err)
+			}
 			other, err := s.Bucket(ctx, "states")
 			if err != nil {
 				t.Fatal(err)
@@ -161,7 +171,7 @@ func TestKilled(t *testing.T) {
 	}
 	text := strings.Join(acknowledged, "")
 	text = text[:strings.LastIndexByte(text, '\n')+1]
-	for _, key := range strings.Fields(text) {
+	for key := range strings.FieldsSeq(text) {
 		if string(all[key]) != key {
 			t.Errorf("%s was acknowledged and is lost", key)
 		}

@@ -100,7 +100,6 @@ func channelFilters() []choice {
 		{Value: "phone-idle", Text: "Phone idle"},
 		{Value: "phone-in-use", Text: "Phone in use"},
 		{Value: "calendar-free", Text: "Calendar free"},
-		{Value: "im-active", Text: "Messaging active"},
 	}
 }
 
@@ -177,8 +176,6 @@ func (f *filter) channelFits(s *presence.State) bool {
 		return phoneInUse(s.Channel(presence.Phone).State)
 	case "calendar-free":
 		return s.Channel(presence.Calendar).State == presence.ChannelFree
-	case "im-active":
-		return s.Channel(presence.Messaging).State == presence.ChannelActive
 	default:
 		return true
 	}

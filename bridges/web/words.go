@@ -216,7 +216,8 @@ type rowView struct {
 	Doing                    string
 	Fact, Away, Quiet        bool
 	Since, Until             moment
-	Channels                 []channelLook // phone, calendar, messaging
+	Channels                 []channelLook // phone, calendar
+	Why, Source              string        // the rule in words, and who said what made it fire
 	Group                    string
 }
 
@@ -225,7 +226,7 @@ func rowOf(m member, now time.Time, zone *time.Location) *rowView {
 	v := &rowView{
 		DOM: domID(m.person.ID), Path: personPath(m.person.ID), Key: strings.ToLower(m.person.Name),
 		Extension: m.person.Address("tel"), Look: lookOf(s), Away: s.Overlays.Has(presence.OverlayOutOfOffice),
-		Since: momentOf(s.Since, now, zone), Until: momentOf(s.Until, now, zone), Group: firstGroup(&m.person),
+		Since: momentOf(s.Since, now, zone), Until: momentOf(s.Until, now, zone), Why: s.Why.Title, Source: s.Why.Source, Group: firstGroup(&m.person),
 	}
 	v.Given, v.Family = splitName(m.person.Name)
 	v.Doing, v.Fact = doing(s)
@@ -234,7 +235,7 @@ func rowOf(m member, now time.Time, zone *time.Location) *rowView {
 		v.Quiet = true
 	default:
 	}
-	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar, presence.Messaging} {
+	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar} {
 		c := channelLookOf(k, s.Channel(k).State)
 		if c.Class == "on" && k == presence.Phone && s.Overlays.Has(presence.OverlayStale) {
 			c.Class = "unsure"
@@ -248,6 +249,6 @@ func rowOf(m member, now time.Time, zone *time.Location) *rowView {
 // were written.
 func (v *rowView) Version() string {
 	h := fnv.New64a()
-	fmt.Fprint(h, v.Key, v.Given, v.Family, v.Extension, v.Look, v.Doing, v.Fact, v.Away, v.Since.ISO, v.Until.ISO, v.Channels, v.Group)
+	fmt.Fprint(h, v.Key, v.Given, v.Family, v.Extension, v.Look, v.Doing, v.Fact, v.Away, v.Since.ISO, v.Until.ISO, v.Channels, v.Why, v.Source, v.Group)
 	return strconv.FormatUint(h.Sum64(), 36)
 }

@@ -1,0 +1,785 @@
+package aes
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"presenced/aes/csta"
+	"presenced/aggregator/presence"
+)
+
+// Bounds of what is kept of one device. A phone has a few calls; more are a
+// broken or hostile peer.
+const (
+	maxCalls = 64
+	maxEnded = 200
+	maxOther = 64
+
+	keepEnded  = time.Hour     // see presence.Report
+	stuckAfter = 4 * time.Hour // a call without any event for so long is doubted
+)
+
+// A call is one call at the device, as the device sees it.
+type call struct {
+	ucid  string
+	state csta.LocalState // never null
+	// answered says that the device is or was in a conversation, or as near to
+	// one as can be told: a trunk was reached, a queue took the call.
+	answered bool
+	// reached says that answered rests on a trunk or a queue only, so that a
+	// busy tone can still follow.
+	reached bool
+	// others are the device IDs of the other parties; empty strings are those
+	// that a snapshot counted. Only the number matters in the end: the names keep
+	// one party from being counted twice.
+	others []string
+	silent []string // parties that only listen, such as recorders
+	leg    string   // a device ID other than that of the station that stands for it (a mobile leg)
+	heard  time.Time
+}
+
+// A holding is a fact that is true because of a call, or of the device if call
+// is empty.
+type holding struct {
+	call string
+	fact presence.Fact
+}
+
+// A model is what is known of one device. It must not be used concurrently.
+type model struct {
+	extension, device string
+
+	calls        map[string]*call
+	known        bool // a snapshot told of all calls
+	dnd          csta.Flag
+	forward      map[string]bool // the immediate kinds that are on
+	outOfService bool
+	unregistered bool
+
+	holds map[holding]time.Time // what is true, and since when
+	ended []presence.Span
+
+	// While an answer is outstanding, what events said meanwhile, which wins over it.
+	asking                            bool
+	touched                           map[string]bool
+	serviceTold, dndTold, forwardTold bool
+
+	verify bool // the events do not add up: a snapshot is needed
+}
+
+func newModel(extension string) *model {
+	return &model{extension: extension, calls: map[string]*call{}, forward: map[string]bool{}, holds: map[holding]time.Time{}, touched: map[string]bool{}}
+}
+
+// spans gives all that is true at now, and what ended within the last hour. It
+// is nil while the calls are not known.
+func (m *model) spans(now time.Time) []presence.Span {
+	if !m.known {
+		return nil
+	}
+	contact := "tel:" + m.extension
+	out := make([]presence.Span, 0, len(m.holds)+len(m.ended))
+	for h, from := range m.holds {
+		out = append(out, presence.Span{Fact: h.fact, From: from, Contact: contact})
+	}
+	for _, s := range m.ended {
+		if now.Sub(s.Until) < keepEnded {
+			out = append(out, s)
+		}
+	}
+	presence.SortSpans(out)
+	return out
+}
+
+// facts gives the facts of one call (section 12 of the mapping: all that are
+// true, the policy chooses).
+func (c *call) facts() presence.FactSet {
+	switch c.state {
+	case csta.StateAlerting:
+		return presence.Facts(presence.PhoneRinging)
+	case csta.StateHold:
+		return presence.Facts(presence.PhoneHeld)
+	case csta.StateQueued:
+		return presence.Facts(presence.PhoneConnected)
+	case csta.StateConnected:
+		if !c.answered {
+			return presence.Facts(presence.PhoneDialing)
+		}
+		if len(c.others) >= 2 {
+			return presence.Facts(presence.PhoneConnected, presence.PhoneConference)
+		}
+		return presence.Facts(presence.PhoneConnected)
+	default: // initiated; fail, until the connection is cleared
+		return presence.Facts(presence.PhoneDialing)
+	}
+}
+
+// settle compares what is true now with what was, and tells whether anything
+// changed. A fact that is no longer true ended at the time ended.
+func (m *model) settle(now, ended time.Time) bool {
+	truth := make(map[holding]bool, len(m.holds)+1)
+	for id, c := range m.calls {
+		for f := range c.facts().All() {
+			truth[holding{id, f}] = true
+		}
+	}
+	out := m.outOfService || m.unregistered && len(m.calls) == 0
+	if out {
+		truth[holding{"", presence.PhoneOutOfService}] = true
+	} else if len(m.calls) == 0 && m.known {
+		truth[holding{"", presence.PhoneIdle}] = true
+	}
+	if m.dnd == csta.Yes {
+		truth[holding{"", presence.PhoneDND}] = true
+	}
+	if len(m.forward) > 0 {
+		truth[holding{"", presence.PhoneForwarded}] = true
+	}
+
+	changed := false
+	for h, from := range m.holds {
+		if truth[h] {
+			continue
+		}
+		changed = true
+		delete(m.holds, h)
+		if ended.After(from) {
+			m.ended = append(m.ended, presence.Span{Fact: h.fact, From: from, Until: ended, Contact: "tel:" + m.extension})
+		}
+	}
+	for h := range truth {
+		if _, held := m.holds[h]; !held {
+			changed = true
+			m.holds[h] = now
+		}
+	}
+	if changed {
+		m.ended = slices.DeleteFunc(m.ended, func(s presence.Span) bool { return now.Sub(s.Until) >= keepEnded })
+		if over := len(m.ended) - maxEnded; over > 0 {
+			slices.SortFunc(m.ended, func(a, b presence.Span) int { return a.Until.Compare(b.Until) })
+			m.ended = slices.Delete(m.ended, 0, over)
+		}
+	}
+	return changed
+}
+
+// same tells whether two device IDs mean one device: IDs are opaque, but their
+// parts extension and switch are comparable, without regard to case. The
+// interface address and the instance differ between an ID that was asked for
+// and one in an event.
+func same(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	if strings.EqualFold(a, b) {
+		return true
+	}
+	extA, restA, fullA := strings.Cut(a, ":")
+	extB, restB, fullB := strings.Cut(b, ":")
+	if !strings.EqualFold(extA, extB) {
+		return false
+	}
+	if !fullA || !fullB {
+		return true
+	}
+	switchA, _, _ := strings.Cut(restA, ":")
+	switchB, _, _ := strings.Cut(restB, ":")
+	return strings.EqualFold(switchA, switchB)
+}
+
+// own tells whether a device ID means this device.
+func (m *model) own(id string) bool {
+	if m.device != "" {
+		return same(id, m.device)
+	}
+	return same(id, m.extension)
+}
+
+// ownLeg is own, or the leg that stands for the device in that call.
+func (m *model) ownLeg(c *call, id string) bool {
+	return m.own(id) || c != nil && c.leg != "" && same(id, c.leg)
+}
+
+// event applies a call event, and tells whether any fact changed.
+func (m *model) event(e *csta.CallEvent, now time.Time) bool {
+	switch e.Kind {
+	case csta.Conferenced, csta.Transferred:
+		m.joined(e, now)
+	default:
+		m.single(e, now)
+	}
+	return m.settle(now, now)
+}
+
+// touch notes that an event told of the call.
+func (m *model) touch(id string) {
+	if m.asking {
+		m.touched[id] = true
+	}
+}
+
+// drop removes a call; what it made true ends in settle.
+func (m *model) drop(id string) {
+	delete(m.calls, id)
+	m.touch(id)
+}
+
+// single applies an event about one call.
+func (m *model) single(e *csta.CallEvent, now time.Time) {
+	id := e.Connection.CallID
+	if id == "" {
+		// Which call is meant can be told only if there is one.
+		if len(m.calls) != 1 {
+			m.verify = true
+			return
+		}
+		for id = range m.calls {
+		}
+	}
+	c := m.calls[id]
+	state := e.Local
+	other := c != nil && c.ucid != "" && e.UCID != "" && c.ucid != e.UCID
+	switch {
+	case other && ends(e.Kind):
+		// Either the late end of an older call that had this call ID, or a call
+		// that was joined and goes by both its names.
+		m.verify = true
+		return
+	case other && (begins(e.Kind) || state == csta.StateAlerting || !state.Known() && m.guess(e, nil) == csta.StateAlerting):
+		m.drop(id) // the switch gave the call ID to another call, and the end of this one was lost
+		m.settle(now, now)
+		c = nil
+	case other:
+		m.verify = true
+	}
+	if !state.Known() {
+		state = m.guess(e, c)
+	}
+	if e.Kind == csta.ConnectionCleared || e.Kind == csta.CallCleared {
+		m.cleared(e, id, c, state, now)
+		return
+	}
+	if state == csta.StateNull {
+		m.drop(id)
+		return
+	}
+	if state == "" { // about another device: nothing is known of the own part
+		if c == nil {
+			return
+		}
+		state = c.state
+	}
+	if c == nil {
+		if e.Kind == csta.Bridged || e.Kind == csta.Offered || len(m.calls) >= maxCalls {
+			m.verify = m.verify || len(m.calls) >= maxCalls
+			return
+		}
+		c = &call{}
+		c.answered = e.Kind == csta.Retrieved || e.Kind == csta.Held
+		m.calls[id] = c
+		if m.outOfService || m.unregistered {
+			m.verify = true // a call at a dead phone: the news that it is back was lost
+		}
+	}
+	was := c.state
+	c.state, c.heard = state, now
+	if e.UCID != "" {
+		c.ucid = e.UCID
+	}
+	m.touch(id)
+
+	switch e.Kind {
+	case csta.Established:
+		m.established(e, c, was)
+	case csta.NetworkReached, csta.Queued:
+		if !c.answered {
+			c.answered, c.reached = true, true
+		}
+	case csta.Failed:
+		if c.reached {
+			c.answered, c.reached = false, false
+		}
+	}
+}
+
+// ends tells whether the event only ever ends a call or a part of one.
+func ends(k csta.CallKind) bool {
+	return k == csta.ConnectionCleared || k == csta.CallCleared || k == csta.Diverted
+}
+
+// begins tells whether the event comes first in the life of a call.
+func begins(k csta.CallKind) bool { return k == csta.ServiceInitiated || k == csta.Originated }
+
+// established notes who talks to whom.
+func (m *model) established(e *csta.CallEvent, c *call, was csta.LocalState) {
+	if c.state == csta.StateAlerting { // answered elsewhere, and a bridge goes on ringing here
+		return
+	}
+	c.answered, c.reached = true, false
+	other := e.Device
+	if was == csta.StateAlerting || m.ownLeg(c, e.Device) || was == "" && m.ownLeg(c, e.Connection.DeviceID) {
+		// This device answers. A mobile or dynamic leg stands for the station.
+		if !m.own(e.Connection.DeviceID) {
+			c.leg = e.Connection.DeviceID
+		}
+		other = e.Calling
+	} else if e.Connection.DeviceID != "" && !m.own(e.Connection.DeviceID) {
+		other = e.Connection.DeviceID
+	}
+	c.add(other)
+}
+
+// add counts a party, once.
+func (c *call) add(device string) {
+	for _, o := range c.others {
+		if o == device || same(o, device) {
+			return
+		}
+	}
+	if len(c.others) < maxOther {
+		c.others = append(c.others, device)
+	}
+}
+
+// cleared applies the end of a connection or of the whole call. The event also
+// comes when a line is put on hold, and for every other party, so it ends the
+// call here only if it is the own connection that is gone.
+func (m *model) cleared(e *csta.CallEvent, id string, c *call, state csta.LocalState, now time.Time) {
+	dropped := e.Connection
+	own := m.ownLeg(c, dropped.DeviceID) || dropped.DeviceID == ""
+	if e.Kind == csta.CallCleared || c == nil && own && (state == csta.StateNull || state == "") {
+		m.drop(id)
+		return
+	}
+	if c == nil {
+		return
+	}
+	m.touch(id)
+	c.heard = now
+	switch {
+	case own && state == csta.StateNull:
+		m.drop(id)
+	case own && state == "":
+		// The releasing device tells a hang-up from a hold.
+		if c.state == csta.StateHold && !m.ownLeg(c, e.Device) {
+			m.verify = true
+			return
+		}
+		m.drop(id)
+	case own:
+		c.state = state
+	case state == csta.StateNull && (dropped.Dynamic || m.ownLeg(c, e.Device)):
+		m.drop(id)
+	case state == csta.StateNull:
+		m.verify = true // another party left, yet the own state is said to be gone
+	default:
+		if state != "" {
+			c.state = state
+		}
+		m.left(c, dropped.DeviceID)
+	}
+}
+
+// left takes a party off the call.
+func (m *model) left(c *call, device string) {
+	is := func(o string) bool { return o == device || same(o, device) }
+	if i := slices.IndexFunc(c.silent, is); i >= 0 {
+		c.silent = slices.Delete(c.silent, i, i+1)
+		return
+	}
+	if i := slices.IndexFunc(c.others, is); i >= 0 {
+		c.others = slices.Delete(c.others, i, i+1)
+		return
+	}
+	if i := slices.Index(c.others, ""); i >= 0 {
+		c.others = slices.Delete(c.others, i, i+1)
+		return
+	}
+	// Someone left who was not counted under that name, or the event came
+	// twice. That matters only where it decides between call and conference.
+	m.verify = m.verify || len(c.others) >= 2
+}
+
+// guess gives the own state after an event without localConnectionInfo; empty:
+// the event tells nothing of the own device (table of section 12).
+func (m *model) guess(e *csta.CallEvent, c *call) csta.LocalState {
+	known := c != nil
+	caller := m.own(e.Calling)
+	keep := csta.LocalState("")
+	if known {
+		keep = c.state
+	}
+	switch e.Kind {
+	case csta.ServiceInitiated:
+		if e.Device == "" || m.own(e.Device) {
+			return csta.StateInitiated
+		}
+	case csta.Originated:
+		if e.Calling == "" || caller || known {
+			return csta.StateConnected
+		}
+	case csta.Delivered:
+		switch {
+		case m.own(e.Device), e.Device == "" && m.own(e.Connection.DeviceID):
+			if known && keep != csta.StateAlerting {
+				return keep
+			}
+			return csta.StateAlerting
+		case known && keep == csta.StateInitiated:
+			return csta.StateConnected
+		case known:
+			return keep
+		case caller:
+			return csta.StateConnected
+		}
+	case csta.Established:
+		switch {
+		case known && keep == csta.StateAlerting:
+			leg := e.Connection
+			if m.own(e.Device) || m.own(leg.DeviceID) || e.Device == "" && leg.DeviceID == "" || leg.Dynamic || trunk(leg.DeviceID) {
+				return csta.StateConnected
+			}
+			return csta.StateNull // a bridge or a pick-up answered
+		case known && keep == csta.StateHold:
+			return keep
+		case known, caller, m.own(e.Device), m.own(e.Connection.DeviceID):
+			return csta.StateConnected
+		}
+	case csta.Held:
+		if m.own(e.Device) || m.own(e.Connection.DeviceID) {
+			return csta.StateHold
+		}
+		return keep
+	case csta.Retrieved:
+		if m.own(e.Device) || m.own(e.Connection.DeviceID) {
+			return csta.StateConnected
+		}
+		return keep
+	case csta.Diverted:
+		if m.own(e.Device) || m.own(e.Connection.DeviceID) {
+			return csta.StateNull
+		}
+		return keep
+	case csta.Queued:
+		switch {
+		case m.own(e.Device):
+			return csta.StateQueued
+		case known && keep != csta.StateInitiated:
+			return keep
+		case known, caller:
+			return csta.StateConnected
+		}
+	case csta.NetworkReached:
+		switch {
+		case known && keep != csta.StateInitiated:
+			return keep
+		case known, caller:
+			return csta.StateConnected
+		}
+	case csta.Failed:
+		switch {
+		case m.own(e.Device) || m.own(e.Connection.DeviceID):
+			return csta.StateFail
+		case known && keep != csta.StateInitiated:
+			return keep
+		case known, caller:
+			return csta.StateConnected
+		}
+	case csta.ConnectionCleared, csta.CallCleared:
+		return "" // cleared tells it apart
+	default:
+		return keep
+	}
+	return ""
+}
+
+// trunk tells whether a device ID is that of a trunk member, as in T513#2:CM1::0.
+func trunk(id string) bool {
+	name, _, _ := strings.Cut(id, ":")
+	return strings.HasPrefix(name, "T") && strings.Contains(name, "#")
+}
+
+// joined applies a conference or a transfer: two calls become one, and which of
+// the two call IDs survives is not certain.
+func (m *model) joined(e *csta.CallEvent, now time.Time) {
+	primary, secondary := e.PrimaryOld.CallID, e.SecondaryOld.CallID
+	var id string // of the new call, the own entry of the list first
+	var others []string
+	inList := false
+	for _, p := range e.Parties {
+		device := p.New.DeviceID
+		if device == "" {
+			device = p.Endpoint
+		}
+		if m.own(device) || m.own(p.Endpoint) {
+			inList = true
+			id = p.New.CallID
+			continue
+		}
+		if id == "" && !inList {
+			id = p.New.CallID
+		}
+		if len(others) < maxOther {
+			others = append(others, device)
+		}
+	}
+	old := m.calls[primary]
+	if c := m.calls[secondary]; c != nil && (old == nil || old.state == csta.StateHold && c.state != csta.StateHold) {
+		old = c // the one that is not on hold
+	}
+	if old == nil {
+		old = m.calls[id]
+	}
+	if old == nil {
+		// A call that is not known: a recorder stepped in, or its beginning was
+		// lost. It makes no state by itself; where the device is in it, ask.
+		m.verify = m.verify || inList && e.Local != csta.StateNull
+		return
+	}
+	old.heard = now
+
+	state := e.Local
+	if !state.Known() {
+		switch {
+		case e.Kind == csta.Transferred && m.own(e.Device):
+			state = csta.StateNull
+		case old.state == csta.StateAlerting:
+			state = csta.StateAlerting // the target of a blind transfer still rings
+		case inList || len(e.Parties) == 0:
+			state = csta.StateConnected
+		default:
+			m.verify = true // others joined calls, and the list is without this device
+			return
+		}
+	}
+	if state == csta.StateNull {
+		m.drop(primary)
+		m.drop(secondary)
+		return
+	}
+	if id == "" {
+		m.verify = true
+		id = primary
+		if m.calls[secondary] == old {
+			id = secondary
+		}
+	}
+
+	joined := &call{state: state, answered: old.answered, silent: old.silent, leg: old.leg, heard: now, ucid: e.UCID, others: others}
+	if state == csta.StateConnected && (e.Kind == csta.Conferenced || len(others) > 0) {
+		joined.answered = true
+	}
+	if name := cmp.Or(e.Added, e.Device); secondary == "" && name != "" && listens(e) && len(joined.silent) < maxOther {
+		joined.silent = append(joined.silent, name)
+	}
+	if len(e.Parties) == 0 {
+		joined.others = old.others
+		m.verify = true
+	}
+	joined.others = slices.DeleteFunc(joined.others, func(o string) bool {
+		return slices.ContainsFunc(joined.silent, func(s string) bool { return same(o, s) })
+	})
+	m.become(id, joined, primary, secondary)
+}
+
+// listens tells whether what was added to a call only listens, as recorders do.
+// Such an addition has no second old call; the cause alone would not do.
+func listens(e *csta.CallEvent) bool {
+	switch e.Cause {
+	case "singleStepConference", "silentParticipation", "activeParticipation":
+		return e.Kind == csta.Conferenced
+	}
+	return false
+}
+
+// become puts the new call in the place of the old ones. What was true of an old
+// call and still is goes on without a break.
+func (m *model) become(id string, c *call, old ...string) {
+	facts := c.facts()
+	for _, o := range old {
+		if o == id || o == "" {
+			continue
+		}
+		for f := range facts.All() {
+			from, held := m.holds[holding{o, f}]
+			if !held {
+				continue
+			}
+			if at, ok := m.holds[holding{id, f}]; !ok || from.Before(at) {
+				m.holds[holding{id, f}] = from
+			}
+			delete(m.holds, holding{o, f})
+		}
+		m.drop(o)
+	}
+	m.calls[id] = c
+	m.touch(id)
+}
+
+// ask is called when a snapshot is requested: events from here on win over its answer.
+func (m *model) ask() {
+	m.asking, m.serviceTold, m.verify = true, false, false
+	clear(m.touched)
+}
+
+// snapshot replaces all calls, but for those that an event told of since the
+// request. What is gone ended at the time ended. It gives how many calls were
+// stuck: gone after stuckAfter without an event.
+func (m *model) snapshot(calls []csta.CallInfo, service string, now, ended time.Time) (changed bool, stuck int) {
+	fresh := make(map[string]*call, len(calls))
+	for i := range calls {
+		info := &calls[i]
+		id := info.Connection.CallID
+		if id == "" || m.touched[id] || len(fresh) >= maxCalls {
+			continue
+		}
+		states := info.States()
+		c := &call{heard: now}
+		if old := m.calls[id]; old != nil {
+			c.ucid, c.silent, c.leg = old.ucid, old.silent, old.leg
+			if len(states) == 0 || !states[0].Known() { // there, but in no known state: as it was
+				c.state, c.answered, c.reached, c.others = old.state, old.answered, old.reached, old.others
+				fresh[id] = c
+				continue
+			}
+			c.others = old.others
+		} else if len(states) == 0 || !states[0].Known() {
+			states = []csta.LocalState{csta.StateConnected, csta.StateConnected}
+		}
+		c.state = states[0]
+		if c.state == csta.StateNull {
+			continue
+		}
+		talking := 0
+		for _, s := range states[1:] {
+			switch s {
+			case csta.StateConnected, csta.StateHold:
+				talking++
+			case csta.StateQueued:
+				c.answered, c.reached = true, talking == 0
+			}
+		}
+		if talking > 0 {
+			c.answered, c.reached = true, false
+		}
+		talking = max(0, talking-len(c.silent))
+		// Keep the names where the number is right.
+		c.others = slices.Clone(c.others[:min(len(c.others), talking)])
+		for len(c.others) < min(talking, maxOther) {
+			c.others = append(c.others, "")
+		}
+		fresh[id] = c
+	}
+	for id, c := range m.calls {
+		switch {
+		case m.touched[id]:
+			fresh[id] = c
+		case fresh[id] == nil && now.Sub(c.heard) >= stuckAfter:
+			stuck++
+		}
+	}
+	m.calls = fresh
+	m.known = true
+	m.asking = false
+	clear(m.touched)
+	if !m.serviceTold {
+		switch service {
+		case "inService":
+			m.outOfService, m.unregistered = false, false
+		case "outOfService":
+			m.outOfService = true
+		}
+	}
+	return m.settle(now, ended), stuck
+}
+
+// service notes that the device went out of service or came back.
+func (m *model) service(out bool, now time.Time) bool {
+	m.outOfService, m.serviceTold = out, true
+	if !out {
+		m.unregistered = false
+	}
+	return m.settle(now, now)
+}
+
+// dead notes that the switch says of the device that it is out of service, and
+// nothing else.
+func (m *model) dead(now time.Time) bool {
+	clear(m.calls)
+	m.known, m.outOfService = true, true
+	return m.settle(now, now)
+}
+
+// forget is for a device that cannot be watched: nothing is known.
+func (m *model) forget(now time.Time) {
+	clear(m.calls)
+	m.known, m.asking, m.outOfService, m.unregistered = false, false, false, false
+	m.settle(now, now)
+}
+
+// registration notes that the phone registered or unregistered.
+func (m *model) registration(registered bool, now time.Time) bool {
+	m.unregistered, m.serviceTold = !registered, true
+	if registered {
+		m.outOfService = false
+	}
+	return m.settle(now, now)
+}
+
+// dndEvent notes a pushed do not disturb, dndAnswer the answer to the question,
+// which an event since the question (askDND) overrules.
+func (m *model) dndEvent(on csta.Flag, now time.Time) bool {
+	if on != csta.Unset {
+		m.dnd, m.dndTold = on, true
+	}
+	return m.settle(now, now)
+}
+
+func (m *model) askDND() { m.dndTold = false }
+
+func (m *model) dndAnswer(on csta.Flag, now time.Time) bool {
+	if on != csta.Unset && !m.dndTold {
+		m.dnd = on
+	}
+	return m.settle(now, now)
+}
+
+// immediate tells whether a kind of forwarding takes all calls.
+func immediate(kind string) bool {
+	return kind == "forwardImmediate" || kind == "forwardImmInt" || kind == "forwardImmExt"
+}
+
+// forwardEvent notes one kind of forwarding, forwardAnswer all of them, as with
+// do not disturb.
+func (m *model) forwardEvent(f csta.Forwarding, now time.Time) bool {
+	if !immediate(f.Type) || f.On == csta.Unset {
+		return false
+	}
+	m.forwardTold = true
+	switch {
+	case f.On == csta.Yes:
+		m.forward[f.Type] = true
+	case f.Type == "forwardImmediate":
+		clear(m.forward) // covers calls from inside and from outside
+	default:
+		delete(m.forward, f.Type)
+	}
+	return m.settle(now, now)
+}
+
+func (m *model) askForward() { m.forwardTold = false }
+
+func (m *model) forwardAnswer(list []csta.Forwarding, now time.Time) bool {
+	if m.forwardTold {
+		return false
+	}
+	clear(m.forward)
+	for _, f := range list {
+		if immediate(f.Type) && f.On == csta.Yes {
+			m.forward[f.Type] = true
+		}
+	}
+	return m.settle(now, now)
+}
