@@ -1,0 +1,139 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"presenced/aes"
+	"presenced/aggregator/directory"
+	"presenced/aggregator/presence"
+	"presenced/aggregator/store"
+	"presenced/bridges/sip"
+	"presenced/bridges/web"
+	"presenced/bridges/xmpp"
+	"presenced/domino"
+	"presenced/exchange"
+	"presenced/internal/config"
+)
+
+// Config is the whole configuration file.
+type Config struct {
+	Log       LogConfig         `yaml:"log" doc:"What is written to standard error."`
+	Directory directory.Config  `yaml:"directory" doc:"Who the people are."`
+	Policy    presence.Setting  `yaml:"policy" doc:"Knobs of the default policy; docs/policy.md has the table."`
+	Store     store.Config      `yaml:"store" doc:"What survives a restart."`
+	AES       []aes.Config      `yaml:"aes" doc:"AES servers: who is on a call."`
+	Exchange  []exchange.Config `yaml:"exchange" doc:"Exchange servers: who is in a meeting or out of office."`
+	Domino    []domino.Config   `yaml:"domino" doc:"Domino servers: who is in a meeting or out of office."`
+	SIP       []sip.Config      `yaml:"sip" doc:"SIP presence servers to publish to."`
+	XMPP      []xmpp.Config     `yaml:"xmpp" doc:"XMPP servers to serve as a component."`
+	Web       web.Config        `yaml:"web" doc:"The page."`
+}
+
+// LogConfig is the log: section.
+type LogConfig struct {
+	Level  string `yaml:"level" default:"info" doc:"Least level to write: debug, info, warn or error."`
+	Format string `yaml:"format" default:"text" doc:"Form of a line: text, or json for a collector."`
+}
+
+// Check implements config.Checker: it finds all that is wrong without looking
+// outside the file.
+func (c *Config) Check() []config.Problem {
+	var ps []config.Problem
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.Log.Level)) != nil {
+		ps = append(ps, config.Wrong("log.level", "%q is none of debug, info, warn, error", c.Log.Level))
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		ps = append(ps, config.Wrong("log.format", "%q is neither text nor json", c.Log.Format))
+	}
+	ps = append(ps, config.Under("directory", c.Directory.Check())...)
+	ps = append(ps, config.Under("policy", checkPolicy(&c.Policy))...)
+	ps = append(ps, config.Under("store", c.Store.Check())...)
+	ps = append(ps, config.Under("web", c.Web.Check())...)
+	names := map[string]string{}
+	list := func(section string, i int, name string, problems []config.Problem) {
+		at := fmt.Sprintf("%s[%d]", section, i)
+		ps = append(ps, config.Under(at, problems)...)
+		if other, taken := names[name]; taken && name != "" {
+			ps = append(ps, config.Wrong(at+".name", "%q is the name of %s already; names are unique among sources and bridges", name, other))
+		}
+		names[name] = at
+	}
+	for i := range c.AES {
+		list("aes", i, c.AES[i].Name, c.AES[i].Check())
+	}
+	for i := range c.Exchange {
+		list("exchange", i, c.Exchange[i].Name, c.Exchange[i].Check())
+	}
+	for i := range c.Domino {
+		list("domino", i, c.Domino[i].Name, c.Domino[i].Check())
+	}
+	for i := range c.SIP {
+		list("sip", i, c.SIP[i].Name, c.SIP[i].Check())
+	}
+	for i := range c.XMPP {
+		list("xmpp", i, c.XMPP[i].Name, c.XMPP[i].Check())
+	}
+	return ps
+}
+
+// checkPolicy tells which knobs have a value that means nothing.
+func checkPolicy(k *presence.Setting) []config.Problem {
+	var ps []config.Problem
+	one := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			ps = append(ps, config.Wrong(key, "%q is none of %s", value, strings.Join(allowed, ", ")))
+		}
+	}
+	one("phone_dnd", k.PhoneDND, "dnd", "busy", "channel")
+	one("after_call", k.AfterCall, "busy", "channel")
+	one("all_day_busy", k.AllDayBusy, "ignore", "busy")
+	one("tentative", k.Tentative, "ignore", "busy")
+	one("ringing", k.Ringing, "channel", "busy")
+	one("phone_only", k.PhoneOnly, "available", "unknown")
+	one("calendar_only", k.CalendarOnly, "available", "unknown")
+	return ps
+}
+
+// loadConfig reads and checks the file; the error names every problem.
+func loadConfig(file string) (*Config, error) {
+	var c Config
+	if err := config.Load(file, &c); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+func (c *LogConfig) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// ConfigCommand is about the configuration.
+type ConfigCommand struct {
+	Reference ReferenceCommand `cmd:"" help:"Print every key, its default and its meaning, as Markdown."`
+}
+
+// ReferenceCommand prints the configuration reference.
+type ReferenceCommand struct{}
+
+// Run implements the command.
+func (ReferenceCommand) Run(term *Terminal) error {
+	_, err := fmt.Fprint(term.Out, reference())
+	return err
+}
+
+func reference() string {
+	return "# Configuration reference\n\nWritten by `make docs` from the code; do not edit it by hand.\n\n" +
+		"The file is YAML. Unknown keys, wrong values and missing ones are all reported at once, each with its line.\n" +
+		"Secrets stand in files of their own (`*_file`). Durations are written like `30s`, `5m` or `1h30m`.\n" + config.Reference(Config{})
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"presenced/aes"
+	"presenced/aggregator"
+	"presenced/aggregator/directory"
+	"presenced/aggregator/presence"
+	"presenced/aggregator/store"
+	"presenced/bridges/sip"
+	"presenced/bridges/web"
+	"presenced/bridges/xmpp"
+	"presenced/domino"
+	"presenced/exchange"
+)
+
+// ServeCommand runs the service.
+type ServeCommand struct {
+	Config string `short:"c" required:"" help:"Configuration file." type:"path"`
+}
+
+// Run implements the command.
+func (c *ServeCommand) Run(ctx context.Context, term *Terminal) error {
+	cfg, err := loadConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, cfg.Log.logger(term.Err))
+}
+
+// serve runs the service until ctx ends. It stops in order: sources and bridges
+// first, then what records, the store last.
+func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	kept, err := store.Open(ctx, cfg.Store, log.With("part", "store"))
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	recorder, err := newRecorder(ctx, kept, log)
+	if err != nil {
+		return err
+	}
+	hub := aggregator.NewHub(cfg.Policy.Policy(), recorder, log)
+	people := directory.NewWatch(cfg.Directory, log)
+	first, err := people.Read(ctx)
+	if err != nil {
+		if len(first.People()) == 0 {
+			return fmt.Errorf("nobody can be read from the directory: %w", err)
+		}
+		log.Error("part of the directory cannot be read", "error", err)
+	}
+	hub.SetDirectory(first, time.Now())
+	restored, err := hub.Restore(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "people", len(first.People()), "restored", restored)
+
+	supervisor := aggregator.NewSupervisor(hub, log)
+	sources, err := cfg.sources(log)
+	if err != nil {
+		return err
+	}
+	for _, s := range sources {
+		supervisor.AddSource(s)
+	}
+	bridges, err := cfg.bridges(ctx, kept, log)
+	if err != nil {
+		return err
+	}
+	for _, b := range bridges {
+		supervisor.AddBridge(b)
+	}
+	metrics := newMetrics(hub, supervisor)
+	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, metrics, log))
+
+	// The recorder outlives the sources and bridges, to write what they said last.
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	var last errgroup.Group
+	last.Go(func() error { return recorder.Run(recording) })
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return hub.Run(ctx) })
+	g.Go(func() error { return supervisor.Run(ctx) })
+	g.Go(func() error {
+		return people.Run(ctx, func(d *directory.Directory) { hub.SetDirectory(d, time.Now()) })
+	})
+	g.Go(func() error { return notifySystemd(ctx, supervisor) })
+	err = g.Wait()
+	stopRecording()
+	err = errors.Join(err, last.Wait())
+	log.Info("stopped")
+	return err
+}
+
+// desk is what the page needs of the aggregator.
+type desk struct {
+	*aggregator.Hub
+	*aggregator.Supervisor
+}
+
+func newRecorder(ctx context.Context, kept *store.Store, log *slog.Logger) (*aggregator.Recorder, error) {
+	reports, err := kept.Bucket(ctx, "reports")
+	if err != nil {
+		return nil, err
+	}
+	states, err := kept.Bucket(ctx, "states")
+	if err != nil {
+		return nil, err
+	}
+	return aggregator.NewRecorder(reports, states, log), nil
+}
+
+// sources makes all collectors that the configuration names.
+func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
+	var all []aggregator.Source
+	for _, cfg := range c.AES {
+		all = append(all, aes.New(cfg, log.With("source", cfg.Name)))
+	}
+	for _, cfg := range c.Exchange {
+		calendar, replies, err := exchange.New(cfg, log.With("source", cfg.Name))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, calendar)
+		if replies != nil {
+			all = append(all, replies)
+		}
+	}
+	for _, cfg := range c.Domino {
+		calendar, ooo, err := domino.New(cfg, log.With("source", cfg.Name))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, calendar)
+		if ooo != nil {
+			all = append(all, ooo)
+		}
+	}
+	return all, nil
+}
+
+// bridges makes all bridges that the configuration names, but the page.
+func (c *Config) bridges(ctx context.Context, kept *store.Store, log *slog.Logger) ([]aggregator.Bridge, error) {
+	publications, err := kept.Bucket(ctx, "publications")
+	if err != nil {
+		return nil, err
+	}
+	subscriptions, err := kept.Bucket(ctx, "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	var all []aggregator.Bridge
+	for _, cfg := range c.SIP {
+		all = append(all, sip.New(cfg, publications.Part(cfg.Name), log.With("bridge", cfg.Name)))
+	}
+	for _, cfg := range c.XMPP {
+		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name), log.With("bridge", cfg.Name)))
+	}
+	return all, nil
+}
+
+// notifySystemd tells the service manager that the service runs, and feeds its
+// watchdog while the supervisor answers. Outside systemd it does nothing.
+func notifySystemd(ctx context.Context, v *aggregator.Supervisor) error {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }()
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(interval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			v.Health() // blocks if the supervisor does
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+	}
+}
+
+// newMetrics makes the registry behind /metrics. No metric has a person as a label.
+func newMetrics(hub *aggregator.Hub, v *aggregator.Supervisor) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &partMetrics{hub, v})
+	return r
+}
+
+// partMetrics turns health and states into metrics when they are asked for.
+type partMetrics struct {
+	hub        *aggregator.Hub
+	supervisor *aggregator.Supervisor
+}
+
+// Describe implements prometheus.Collector; the metrics depend on the configuration.
+func (*partMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *partMetrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(name, help string, value float64, labels prometheus.Labels) {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("presenced_"+name, help, nil, labels), prometheus.GaugeValue, value)
+	}
+	counter := func(name, help string, value float64, labels prometheus.Labels) {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("presenced_"+name, help, nil, labels), prometheus.CounterValue, value)
+	}
+	people := map[presence.Availability]int{}
+	for _, s := range m.hub.States() {
+		people[s.Availability]++
+	}
+	for a := range presence.Availabilities() {
+		gauge("people", "People by availability.", float64(people[a]), prometheus.Labels{"availability": a.String()})
+	}
+	counter("reports_about_strangers_total", "Reports about subjects that are nobody in the directory.", float64(m.hub.Strangers()), nil)
+	for _, h := range m.supervisor.Health() {
+		part := prometheus.Labels{"part": h.Name, "kind": string(h.Kind)}
+		live := 0.0
+		if h.Phase == presence.PhaseLive {
+			live = 1
+		}
+		gauge("part_live", "Whether the source or bridge is live.", live, part)
+		counter("part_restarts_total", "How often the part was started again.", float64(h.Restarts), part)
+		counter("part_reports_total", "Reports that the source gave.", float64(h.Reports), part)
+		for kind, n := range h.Problems {
+			counter("part_problems_total", "What went wrong without ending the part.", float64(n), prometheus.Labels{"part": h.Name, "kind": string(h.Kind), "problem": kind})
+		}
+	}
+}
