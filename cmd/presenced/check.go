@@ -110,7 +110,10 @@ func connects(ctx context.Context, b aggregator.Bridge) error {
 	defer stop()
 	nobody := aggregator.NewHub(presence.DefaultPolicy(), nil, quiet())
 	ended := make(chan error, 1)
-	go func() { ended <- b.Run(run, nobody) }()
+	go func() {
+		defer close(ended)
+		ended <- b.Run(run, nobody)
+	}()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -127,7 +130,7 @@ func connects(ctx context.Context, b aggregator.Bridge) error {
 		case <-tick.C:
 			if own.Status().Phase == presence.PhaseLive {
 				stop()
-				_ = <-ended
+				drain(ended)
 				return nil
 			}
 		}

@@ -110,6 +110,7 @@ func account(ctx context.Context, s aggregator.Source, roster presence.Roster, w
 	held := map[presence.Subject]presence.Report{}
 	ended := make(chan error, 1)
 	go func() {
+		defer close(ended)
 		ended <- s.Run(run, roster, func(r presence.Report) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -128,13 +129,13 @@ func account(ctx context.Context, s aggregator.Source, roster presence.Roster, w
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 			stop()
-			_ = <-ended
+			drain(ended)
 			waiting = false
 		case <-tick.C:
 			now := status()
 			if now.Phase == presence.PhaseLive || now.Phase == presence.PhaseDegraded {
 				stop()
-				_ = <-ended
+				drain(ended)
 				waiting = false
 				if now.Phase == presence.PhaseDegraded {
 					fmt.Fprintf(w, "%s: %s\n", s.Name(), now.Detail)
@@ -156,6 +157,12 @@ func account(ctx context.Context, s aggregator.Source, roster presence.Roster, w
 	}
 	slices.SortFunc(out, func(a, b presence.Report) int { return strings.Compare(a.Subject.String(), b.Subject.String()) })
 	return out, err
+}
+
+// drain waits until the channel is closed.
+func drain(ended <-chan error) {
+	for range ended { //nolint:revive // what it says does not matter any more
+	}
 }
 
 func printReports(w io.Writer, people *directory.Directory, reports []presence.Report, format string) error {

@@ -1,0 +1,121 @@
+// Command bench runs the benchmarks several times, prints the medians as a table
+// beside what they are to hold, and writes them to bench.json. It is run by
+// "make bench", from the top of the repository; nothing imports it.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// A figure is one line of the table: the median of a benchmark's runs, in the unit
+// that the goal is written in. A goal of zero means that none is set.
+type figure struct {
+	name      string
+	pkg       string
+	benchmark string
+	metric    string  // as go test prints it: ns/op, allocs/op
+	scale     float64 // from the metric to the unit
+	unit      string
+	goal      float64
+}
+
+// result is a figure as it is written to bench.json.
+type result struct {
+	Figure string  `json:"figure"`
+	Value  float64 `json:"value"`
+	Unit   string  `json:"unit"`
+	Goal   float64 `json:"goal,omitempty"`
+	Holds  bool    `json:"holds"`
+}
+
+func figures() []figure {
+	return []figure{
+		{"core.decide_ns", "./aggregator/presence", "BenchmarkDecide", "ns/op", 1, "ns", 1000},
+		{"core.accept_ns", "./aggregator", "BenchmarkAccept/10000", "ns/op", 1, "ns", 1000},
+		{"core.accept_allocs", "./aggregator", "BenchmarkAccept/10000", "allocs/op", 1, "allocations", 3},
+		{"core.accept_100k_ns", "./aggregator", "BenchmarkAccept/100000", "ns/op", 1, "ns", 1500},
+		{"aes.event_us", "./aes", "BenchmarkReceive", "ns/op", 1e-3, "µs", 50},
+		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20},
+		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000},
+		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000},
+	}
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+const runs = 5
+
+func run() error {
+	measured := map[string][]float64{} // by package, benchmark and metric
+	var packages []string
+	for _, f := range figures() {
+		if !slices.Contains(packages, f.pkg) {
+			packages = append(packages, f.pkg)
+		}
+	}
+	for _, pkg := range packages {
+		fmt.Fprintln(os.Stderr, "measuring", pkg)
+		out, err := exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(runs), pkg).Output() //nolint:gosec // packages of this repository
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", pkg, err, out)
+		}
+		read(measured, pkg, out)
+	}
+	var results []result
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "figure\tmedian\tsmallest\tlargest\tunit\tgoal\tholds")
+	for _, f := range figures() {
+		values := measured[f.pkg+" "+f.benchmark+" "+f.metric]
+		if len(values) == 0 {
+			return errors.New("no measurement of " + f.name)
+		}
+		slices.Sort(values)
+		median := values[len(values)/2] * f.scale
+		r := result{f.name, median, f.unit, f.goal, f.goal == 0 || median <= f.goal}
+		results = append(results, r)
+		fmt.Fprintf(t, "%s\t%.4g\t%.4g\t%.4g\t%s\t%.4g\t%v\n", f.name, median, values[0]*f.scale, values[len(values)-1]*f.scale, f.unit, f.goal, r.Holds)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("bench.json", append(data, '\n'), 0o644) //nolint:gosec // figures are no secret
+}
+
+// read takes the lines that go test prints for benchmarks.
+func read(into map[string][]float64, pkg string, out []byte) {
+	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		name := fields[0]
+		if i := strings.LastIndexByte(name, '-'); i > 0 { // the number of processors
+			name = name[:i]
+		}
+		for i := 2; i+1 < len(fields); i += 2 {
+			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+				key := pkg + " " + name + " " + fields[i+1]
+				into[key] = append(into[key], v)
+			}
+		}
+	}
+}
