@@ -55,11 +55,10 @@ func BenchmarkRoad(b *testing.B) {
 		return p.conn.Output()
 	}
 	do("call", "1", "4711", "4750")
-	held, retrieved := do("answer", "1", "4750"), []byte(nil)
-	if err := p.receive(held, time.Now()); err != nil {
+	if err := p.receive(do("answer", "1", "4750"), time.Now()); err != nil {
 		b.Fatal(err)
 	}
-	held, retrieved = do("hold", "1", "4750"), do("retrieve", "1", "4750")
+	held, retrieved := do("hold", "1", "4750"), do("retrieve", "1", "4750")
 
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
