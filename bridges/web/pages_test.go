@@ -142,7 +142,7 @@ func TestBoard(t *testing.T) {
 	delete(cells, "c-since")
 	want := map[string]string{
 		"c-state": "|Busy", "c-name": "|Marta Lindqvist 21042", "c-act": "|On the phone", "c-until": "|",
-		"c-ch": "|In use|Meeting|Unknown", "c-group": "|Service desk",
+		"c-ch": "|In use|Meeting", "c-why": "|On the phone aes-cm1", "c-group": "|Service desk",
 	}
 	if diff := cmp.Diff(want, cells); diff != "" {
 		t.Errorf("cells (-want +got)\n%s", diff)

@@ -217,7 +217,7 @@ type rowView struct {
 	Fact, Away, Quiet        bool
 	Since, Until             moment
 	Channels                 []channelLook // phone, calendar
-	Why, Source              string        // the rule in words, and who said what made it fire
+	Why, Because, Source     string        // the rule, the rule in words, and who said what made it fire
 	Group                    string
 }
 
@@ -226,7 +226,7 @@ func rowOf(m member, now time.Time, zone *time.Location) *rowView {
 	v := &rowView{
 		DOM: domID(m.person.ID), Path: personPath(m.person.ID), Key: strings.ToLower(m.person.Name),
 		Extension: m.person.Address("tel"), Look: lookOf(s), Away: s.Overlays.Has(presence.OverlayOutOfOffice),
-		Since: momentOf(s.Since, now, zone), Until: momentOf(s.Until, now, zone), Why: s.Why.Title, Source: s.Why.Source, Group: firstGroup(&m.person),
+		Since: momentOf(s.Since, now, zone), Until: momentOf(s.Until, now, zone), Why: sentence(s.Why.Rule), Because: s.Why.Title, Source: s.Why.Source, Group: firstGroup(&m.person),
 	}
 	v.Given, v.Family = splitName(m.person.Name)
 	v.Doing, v.Fact = doing(s)
