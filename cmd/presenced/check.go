@@ -19,6 +19,14 @@ type CheckCommand struct {
 	Config  string        `short:"c" required:"" help:"Configuration file." type:"path"`
 	Online  bool          `help:"Also connect to everything that the configuration names."`
 	Timeout time.Duration `default:"20s" help:"How long each connection may take, with --online."`
+	Format  string        `enum:"text,json" default:"text" help:"text or json."`
+}
+
+// A verdict is what came of one check.
+type verdict struct {
+	Checked string `json:"checked"`
+	OK      bool   `json:"ok"`
+	Detail  string `json:"detail,omitempty"` // what was seen, or why it failed
 }
 
 // Run implements the command.
@@ -27,31 +35,41 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(term.Out, "ok      %s\n", c.Config)
+	var verdicts []verdict
 	bad := 0
-	verdict := func(name string, err error, detail string) {
+	judge := func(what string, err error, detail string) {
+		v := verdict{what, err == nil, detail}
+		word := "ok    "
 		if err != nil {
 			bad++
-			fmt.Fprintf(term.Out, "failed  %s: %v\n", name, err)
-			return
+			word, v.Detail = "failed", err.Error()
 		}
-		fmt.Fprintf(term.Out, "ok      %s%s\n", name, detail)
+		verdicts = append(verdicts, v)
+		if c.Format == "text" {
+			fmt.Fprintf(term.Out, "%s  %s: %s\n", word, what, v.Detail)
+		}
 	}
+	judge(c.Config, nil, "every key is right")
 	sources, err := cfg.sources(quiet())
-	verdict("secrets and certificates of the sources", err, "")
+	judge("secrets and certificates of the sources", err, "can be read")
 	if c.Online {
 		people, err := directory.NewWatch(cfg.Directory, quiet()).Read(ctx)
-		verdict("directory", err, fmt.Sprintf(": %d people", len(people.People())))
+		judge("directory", err, fmt.Sprintf("%d people", len(people.People())))
 		for _, s := range sources {
 			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no complete answer within %s", c.Timeout))
 			reports, err := account(one, s, sample{staticRoster{people}}, term.Err)
 			stop()
-			verdict("source "+s.Name(), err, fmt.Sprintf(": answered for %d", len(reports)))
+			judge("source "+s.Name(), err, fmt.Sprintf("answered for %d", len(reports)))
 		}
 		for _, b := range cfg.peers() {
 			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not live within %s", c.Timeout))
-			verdict("bridge "+b.Name(), connects(one, b), ": connected")
+			judge("bridge "+b.Name(), connects(one, b), "connected")
 			stop()
+		}
+	}
+	if c.Format == "json" {
+		if err := printJSON(term.Out, verdicts); err != nil {
+			return err
 		}
 	}
 	if bad > 0 {

@@ -20,6 +20,7 @@ type ReplayCommand struct {
 	Quiet   bool     `help:"Print one line for each scenario instead of its timeline."`
 	Update  bool     `help:"Write the timeline into the file as the expected one."`
 	Verbose bool     `short:"v" help:"Also write what the collectors log."`
+	Format  string   `enum:"text,json" default:"text" help:"text, or json: one object for each scenario."`
 	Files   []string `arg:"" name:"file" help:"Scenario files (.txtar)."`
 }
 
@@ -40,7 +41,7 @@ func (c *ReplayCommand) Run(ctx context.Context, term *Terminal) error {
 		if err != nil {
 			return err
 		}
-		if !c.Quiet {
+		if !c.Quiet && c.Format == "text" {
 			fmt.Fprintf(term.Out, "# %s: %s\n%s", s.Name, firstLine(s.About), got)
 		}
 		if c.Update {
@@ -49,10 +50,19 @@ func (c *ReplayCommand) Run(ctx context.Context, term *Terminal) error {
 			}
 			continue
 		}
-		if diff := lineDiff(s.Expect, got); diff != "" {
+		diff := lineDiff(s.Expect, got)
+		if diff != "" {
 			different++
+		}
+		switch {
+		case c.Format == "json":
+			timeline := significant(got)
+			if err := printJSON(term.Out, replayed{s.Name, timeline, diff == "", significant(diff)}); err != nil {
+				return err
+			}
+		case diff != "":
 			fmt.Fprintf(term.Out, "--- %s: expected\n+++ %s: replayed\n%s", file, file, diff)
-		} else if c.Quiet {
+		case c.Quiet:
 			fmt.Fprintf(term.Out, "ok   %s\n", filepath.Base(file))
 		}
 	}
@@ -60,6 +70,14 @@ func (c *ReplayCommand) Run(ctx context.Context, term *Terminal) error {
 		return fmt.Errorf("%d of %d scenarios differ from what is expected", different, len(c.Files))
 	}
 	return nil
+}
+
+// replayed is what --format json says of a scenario.
+type replayed struct {
+	Scenario string   `json:"scenario"`
+	Timeline []string `json:"timeline"`
+	Expected bool     `json:"as_expected"`
+	Diff     []string `json:"diff,omitempty"`
 }
 
 // replay gives the timeline of states of a scenario.
