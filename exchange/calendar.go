@@ -17,8 +17,10 @@ type Calendar struct {
 	busyIsMeeting bool
 }
 
-// recent is how long a span that is over stays in a report.
-const recent = time.Hour
+const (
+	recent = time.Hour // how long a span that is over stays in a report
+	day    = 24 * time.Hour
+)
 
 // round is a sweep of calendars.
 func (c *Calendar) round(ctx context.Context, now time.Time, mailboxes []presence.Subject, emit emitter) ([]presence.Subject, error) {
@@ -31,7 +33,9 @@ func (c *Calendar) round(ctx context.Context, now time.Time, mailboxes []presenc
 // ask asks about one batch and reports what the server tells. Mailboxes that a
 // throttling server left out stay undone.
 func (c *Calendar) ask(ctx context.Context, w *sweep, batch []presence.Subject, span interval) error {
-	answers, err := c.account.wire.Availability(ctx, addresses(batch), span.from, span.to)
+	answers, err := over(w, func(via wire) ([]ews.MailboxAvailability, error) {
+		return via.Availability(ctx, addresses(batch), span.from, span.to)
+	})
 	for i, mailbox := range batch[:min(len(batch), len(answers))] {
 		if err := c.take(ctx, w, mailbox, span, &answers[i]); err != nil {
 			return err
@@ -77,14 +81,12 @@ type interval struct{ from, to time.Time }
 // windowAt gives the time to ask for: from midnight UTC to the horizon. In the
 // first hour of a day it begins a day earlier, for the spans that are over but recent.
 func windowAt(now time.Time, horizon time.Duration) interval {
-	const day = 24 * time.Hour
 	return interval{now.Add(-recent).Truncate(day), now.Truncate(day).Add(horizon)}
 }
 
 // spans states what an answer says about the window. cut tells that there was
 // more than a report may hold; the earliest spans are kept.
 func (c *Calendar) spans(answer *ews.MailboxAvailability, window interval, now time.Time) (spans []presence.Span, cut bool) {
-	const day = 24 * time.Hour
 	var zone zones.Rules
 	if answer.Hours != nil {
 		zone = answer.Hours.Zone
@@ -147,7 +149,6 @@ func working(hours *ews.WorkingHours, window interval) []interval {
 		return nil
 	}
 	var out []interval
-	const day = 24 * time.Hour
 	first := hours.Zone.Wall(window.from).Truncate(day).Add(-day) // hours across midnight begin the day before
 	last := hours.Zone.Wall(window.to)
 	for date := first; !date.After(last); date = date.Add(day) {

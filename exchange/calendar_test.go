@@ -139,7 +139,7 @@ func TestSpans(t *testing.T) {
 			w := &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
 				return []ews.MailboxAvailability{{Code: ews.CodeOK, View: "Detailed", Events: c.events, Hours: c.hours}}, nil
 			}}
-			calendar, _, _ := over(t, w)
+			calendar, _, _ := sourcesOver(t, w)
 			reports, err := calendar.Poll(t.Context(), clock(c.now), mail("ann@example.com"))
 			if err != nil || len(reports) != 1 {
 				t.Fatal(reports, err)
@@ -202,7 +202,7 @@ func TestFullCalendarIsCut(t *testing.T) {
 		at := clock("2026-11-20 12:00").Add(time.Duration(i) * 2 * time.Minute)
 		events = append(events, ews.Event{Start: at, End: at.Add(time.Minute), Busy: ews.BusyBusy})
 	}
-	calendar, _, _ := over(t, &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
+	calendar, _, _ := sourcesOver(t, &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
 		return []ews.MailboxAvailability{{Code: ews.CodeOK, View: "FreeBusy", Events: events}}, nil
 	}})
 	reports, err := calendar.Poll(t.Context(), noon(), mail("ann@example.com"))
@@ -214,7 +214,7 @@ func TestFullCalendarIsCut(t *testing.T) {
 // Too many entries: the near half of the time is asked for again, alone.
 func TestTooManyEntries(t *testing.T) {
 	var windows []string
-	calendar, _, _ := over(t, &fakeWire{availability: func(mailboxes []string, from, to time.Time) ([]ews.MailboxAvailability, error) {
+	calendar, _, _ := sourcesOver(t, &fakeWire{availability: func(mailboxes []string, from, to time.Time) ([]ews.MailboxAvailability, error) {
 		windows = append(windows, fmt.Sprintf("%d: %s - %s", len(mailboxes), from.Format("02 15:04"), to.Format("02 15:04")))
 		if len(windows) < 3 {
 			return slices.Concat([]ews.MailboxAvailability{{Code: ews.CodeTooManyHits}}, allFree(mailboxes[1:])), nil

@@ -74,7 +74,7 @@ func (c *Config) Check() []config.Problem {
 		value, low, high time.Duration
 	}{
 		{"interval", c.Interval, 30 * time.Second, 6 * time.Hour},
-		{"horizon", c.Horizon, 24 * time.Hour, 7 * 24 * time.Hour},
+		{"horizon", c.Horizon, day, 7 * day},
 		{"timeout", c.Timeout, 5 * time.Second, 10 * time.Minute},
 	} {
 		if d.value < d.low || d.value > d.high {

@@ -29,6 +29,7 @@ type fakeWire struct {
 	asked        [][]string // of Availability and MailTips
 	limits       int
 	busy, peak   int // requests under way
+	closed       int
 }
 
 func (w *fakeWire) begin(mailboxes []string) {
@@ -74,7 +75,11 @@ func (w *fakeWire) TipLimit(context.Context) (int, error) {
 
 func (w *fakeWire) Lanes() int { return 4 }
 
-func (w *fakeWire) CloseIdle() {}
+func (w *fakeWire) CloseIdle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed++
+}
 
 // take gives what was asked since the last time.
 func (w *fakeWire) take() [][]string {
@@ -106,10 +111,10 @@ func testConfig() Config {
 	return c
 }
 
-func over(t *testing.T, w wire) (*Calendar, *Replies, *bytes.Buffer) {
+func sourcesOver(t *testing.T, w wire) (*Calendar, *Replies, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
-	calendar, replies := sources(testConfig(), w, slog.New(slog.NewJSONHandler(&log, nil)))
+	calendar, replies := sources(testConfig(), &account{wire: w}, slog.New(slog.NewJSONHandler(&log, nil)))
 	return calendar, replies, &log
 }
 

@@ -50,18 +50,17 @@ func (r *Replies) batch(ctx context.Context, w *sweep) (int, error) {
 	r.memory.Lock()
 	limit, at := r.limit, r.limitAt
 	r.memory.Unlock()
-	if age := w.now.Sub(at); limit > 0 && age >= 0 && age < 24*time.Hour {
+	if age := w.now.Sub(at); limit > 0 && age >= 0 && age < day {
 		return limit, nil
 	}
 	if wait, why := w.account.held(w.at()); wait > 0 {
 		return 0, why
 	}
-	limit, err := w.account.wire.TipLimit(ctx)
+	limit, err := over(w, func(via wire) (int, error) { return via.TipLimit(ctx) })
 	if _, poisoned := poison(err); poisoned {
 		limit, err = usual, nil
 	}
 	if err != nil {
-		w.account.hold(w.at(), err)
 		return 0, err
 	}
 	r.memory.Lock()
@@ -82,7 +81,7 @@ func (r *Replies) unavailable(w *sweep, mailboxes []presence.Subject) error {
 }
 
 func (r *Replies) ask(ctx context.Context, w *sweep, batch []presence.Subject) error {
-	tips, err := r.account.wire.MailTips(ctx, r.sendingAs, addresses(batch))
+	tips, err := over(w, func(via wire) ([]ews.Tip, error) { return via.MailTips(ctx, r.sendingAs, addresses(batch)) })
 	for i, mailbox := range batch[:min(len(batch), len(tips))] {
 		if err := r.take(w, mailbox, &tips[i]); err != nil {
 			return err

@@ -60,8 +60,12 @@ func (s *source) Name() string { return s.name }
 // Poll gives one complete account of the mailboxes as they are at the moment
 // now: nothing in the reports depends on any other clock. A mailbox that the
 // server cannot tell about just now has no report, and what was said before
-// stands. With an error come the reports that were made before it.
+// stands. With an error come the reports that were made before it. Poll reads the
+// password first.
 func (s *source) Poll(ctx context.Context, now time.Time, mailboxes []presence.Subject) ([]presence.Report, error) {
+	if err := s.account.refresh(); err != nil {
+		return nil, s.verdict(err)
+	}
 	var (
 		mu      sync.Mutex
 		reports []presence.Report
@@ -76,17 +80,21 @@ func (s *source) Poll(ctx context.Context, now time.Time, mailboxes []presence.S
 	return reports, s.verdict(err)
 }
 
-// Run implements aggregator.Source. It polls at once and then every interval,
-// give or take a tenth; mailboxes that join the roster are polled at once. When
-// the server asks to wait, Run waits and goes on where it was; any other
-// failure of the whole ends it.
+// Run implements aggregator.Source. It reads the password, polls at once and then
+// every interval, give or take a tenth; mailboxes that join the roster are polled
+// at once. When the server asks to wait, Run waits and goes on where it was; any
+// other failure of the whole ends it, and so does a password file that cannot be
+// read.
 func (s *source) Run(ctx context.Context, roster presence.Roster, emit func(presence.Report) error) error {
+	if err := s.account.refresh(); err != nil {
+		return s.verdict(err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	changes, stopped := follow(ctx, roster)
 	defer func() {
 		cancel()
 		<-stopped
-		s.account.wire.CloseIdle()
+		s.account.current().CloseIdle()
 	}()
 	s.set(presence.PhaseConnecting, "waiting for the directory")
 
@@ -129,7 +137,7 @@ func (s *source) Run(ctx context.Context, roster presence.Roster, emit func(pres
 // gives those that remain, and how long to wait before going on with them.
 func (s *source) step(ctx context.Context, due []presence.Subject, emit emitter) (left []presence.Subject, wait time.Duration, err error) {
 	if wait, why := s.account.held(time.Now()); wait > 0 {
-		if _, out := errors.AsType[*ews.Unauthorized](why); out && wait > refused/10 {
+		if isRefusal(why) && wait > refused/10 {
 			return nil, 0, s.verdict(why)
 		}
 		s.set(presence.PhaseDegraded, why.Error())
@@ -140,7 +148,6 @@ func (s *source) step(ctx context.Context, due []presence.Subject, emit emitter)
 		return nil, 0, ctx.Err()
 	}
 	if busy, ok := errors.AsType[*ews.Throttled](err); ok {
-		s.account.hold(time.Now(), err)
 		return left, busy.Wait, nil
 	}
 	return left, 0, s.verdict(err)
@@ -193,13 +200,11 @@ func (s *source) verdict(err error) error {
 		return nil
 	}
 	named := fmt.Errorf("%s: %w", s.name, err)
-	if _, ok := errors.AsType[*ews.Unauthorized](err); ok {
-		return presence.Permanent(named)
+	_, useless := errors.AsType[*ews.ConfigError](err)
+	if fault, ok := errors.AsType[*ews.Fault](err); ok {
+		useless = fault.Defect()
 	}
-	if _, ok := errors.AsType[*ews.ConfigError](err); ok {
-		return presence.Permanent(named)
-	}
-	if fault, ok := errors.AsType[*ews.Fault](err); ok && fault.Defect() {
+	if useless || isRefusal(err) {
 		return presence.Permanent(named)
 	}
 	return named

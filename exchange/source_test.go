@@ -67,7 +67,7 @@ func sizes(asked [][]string) []int {
 func TestBatches(t *testing.T) {
 	for n, want := range map[int][]int{0: nil, 1: {1}, 100: {100}, 101: {1, 100}, 250: {50, 100, 100}} {
 		w := &fakeWire{}
-		calendar, _, _ := over(t, w)
+		calendar, _, _ := sourcesOver(t, w)
 		reports, err := calendar.Poll(t.Context(), noon(), people(n))
 		if diff := cmp.Diff(want, sizes(w.take())); diff != "" || err != nil || len(reports) != n {
 			t.Errorf("%d mailboxes: %d reports, %v, %s", n, len(reports), err, diff)
@@ -94,7 +94,7 @@ func TestPoisonousMailbox(t *testing.T) {
 				}
 				return allFree(mailboxes), nil
 			}
-			calendar, _, _ := over(t, w)
+			calendar, _, _ := sourcesOver(t, w)
 			reports, err := calendar.Poll(t.Context(), noon(), all)
 			if n := len(w.take()); err != nil || len(reports) != 99 || n > c.most {
 				t.Errorf("%d reports in %d requests, %v", len(reports), n, err)
@@ -123,14 +123,14 @@ func TestEverythingRefused(t *testing.T) {
 	w := &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
 		return nil, &ews.Fault{Code: "ErrorTimeoutExpired"}
 	}}
-	calendar, _, _ := over(t, w)
+	calendar, _, _ := sourcesOver(t, w)
 	if _, err := calendar.Poll(t.Context(), noon(), people(1000)); err == nil || presence.IsPermanent(err) || len(w.take()) > 80 {
 		t.Error(err)
 	}
 	w.availability = func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
 		return nil, &ews.Fault{Code: "ErrorSchemaValidation"}
 	}
-	calendar, _, _ = over(t, w)
+	calendar, _, _ = sourcesOver(t, w)
 	if _, err := calendar.Poll(t.Context(), noon(), people(100)); !presence.IsPermanent(err) || len(w.take()) != 1 {
 		t.Error(err)
 	}
@@ -153,7 +153,7 @@ func TestFates(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &fakeWire{availability: coded(bad, c.code)}
-			calendar, _, _ := over(t, w)
+			calendar, _, _ := sourcesOver(t, w)
 			reports, err := calendar.Poll(t.Context(), noon(), who)
 			if err != nil || len(reports) != c.reports || len(reports) == 2 && (len(reports[1].Spans) != 0 || reports[1].Spans == nil) {
 				t.Fatalf("%+v, %v", reports, err)
@@ -231,7 +231,7 @@ func pass(d time.Duration) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &fakeWire{}
-		calendar, _, _ := over(t, w)
+		calendar, _, _ := sourcesOver(t, w)
 		ctx, cancel := context.WithCancel(t.Context())
 		roster := make(fakeRoster)
 		r := start(ctx, t, calendar.Run, roster)
@@ -279,9 +279,9 @@ func TestThrottled(t *testing.T) {
 			}
 			return allFree(mailboxes), nil
 		}
-		calendar, replies, _ := over(t, w)
+		calendar, replies, _ := sourcesOver(t, w)
 		otherWire := &fakeWire{}
-		other, _, _ := over(t, otherWire)
+		other, _, _ := sourcesOver(t, otherWire)
 		ctx, cancel := context.WithCancel(t.Context())
 		roster, roster2, roster3 := make(fakeRoster), make(fakeRoster), make(fakeRoster)
 		c := start(ctx, t, calendar.Run, roster)
@@ -324,7 +324,7 @@ func TestThrottledForSome(t *testing.T) {
 		out[1].Code = ews.CodeServerBusy
 		return out, &ews.Throttled{Code: ews.CodeServerBusy, Wait: time.Minute}
 	}}
-	calendar, _, _ := over(t, w)
+	calendar, _, _ := sourcesOver(t, w)
 	reports, err := calendar.Poll(t.Context(), noon(), people(3))
 	if _, ok := errors.AsType[*ews.Throttled](err); !ok || len(reports) != 2 {
 		t.Errorf("%d reports, %v", len(reports), err)
@@ -346,7 +346,7 @@ func TestNotLetIn(t *testing.T) {
 		w := &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) {
 			return nil, &ews.Unauthorized{Reason: "the password is wrong"}
 		}}
-		calendar, replies, _ := over(t, w)
+		calendar, replies, _ := sourcesOver(t, w)
 		try := func(run func(context.Context, presence.Roster, func(presence.Report) error) error) error {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -387,7 +387,7 @@ func TestRunEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &fakeWire{availability: func([]string, time.Time, time.Time) ([]ews.MailboxAvailability, error) { return nil, c.err }}
-				calendar, _, _ := over(t, w)
+				calendar, _, _ := sourcesOver(t, w)
 				roster := make(fakeRoster)
 				r := start(t.Context(), t, calendar.Run, roster)
 				roster <- people(300)
@@ -408,7 +408,7 @@ func TestRunEnds(t *testing.T) {
 func TestLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &fakeWire{delay: 500 * time.Millisecond}
-		calendar, _, _ := over(t, w)
+		calendar, _, _ := sourcesOver(t, w)
 		began := time.Now()
 		reports, err := calendar.Poll(t.Context(), noon(), people(10_000))
 		if took := time.Since(began); err != nil || len(reports) != 10_000 || took > time.Minute || w.peak > 4 {
@@ -439,7 +439,7 @@ func TestReplies(t *testing.T) {
 		}
 		return out, nil
 	}}
-	_, replies, _ := over(t, w)
+	_, replies, _ := sourcesOver(t, w)
 	who := mail("off@example.com", "open@example.com", "over@example.com", "pending@example.com", "period@example.com", "unknown@example.com")
 	for _, now := range []time.Time{noon(), noon().Add(5 * time.Minute)} { // the beginning of an open period does not move
 		reports, err := replies.Poll(t.Context(), now, who)
@@ -475,7 +475,7 @@ func TestReplies(t *testing.T) {
 
 func TestTipLimit(t *testing.T) {
 	w := &fakeWire{limit: func() (int, error) { return 30, nil }}
-	_, replies, _ := over(t, w)
+	_, replies, _ := sourcesOver(t, w)
 	for _, after := range []time.Duration{0, time.Hour, 25 * time.Hour} {
 		if _, err := replies.Poll(t.Context(), noon().Add(after), people(70)); err != nil {
 			t.Fatal(err)
@@ -488,7 +488,7 @@ func TestTipLimit(t *testing.T) {
 		t.Errorf("asked for the limit %d times in 25 hours", w.limits)
 	}
 	w.limit = func() (int, error) { return 0, &ews.Fault{Code: "ErrorInvalidOperation"} }
-	_, replies, _ = over(t, w)
+	_, replies, _ = sourcesOver(t, w)
 	if _, err := replies.Poll(t.Context(), noon(), people(70)); err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +503,7 @@ func TestTipsSwitchedOff(t *testing.T) {
 		"as the configuration says": {limit: off},
 		"as the answer says":        {tips: func([]string) ([]ews.Tip, error) { return nil, ews.ErrTipsDisabled }},
 	} {
-		_, replies, _ := over(t, w)
+		_, replies, _ := sourcesOver(t, w)
 		reports, err := replies.Poll(t.Context(), noon(), people(120))
 		if s := replies.Status(); err != nil || len(reports) != 120 || s.Phase != presence.PhaseDegraded || !strings.Contains(s.Detail, "switched off") {
 			t.Errorf("%s: %d reports, %v, %+v", name, len(reports), err, s)

@@ -94,7 +94,7 @@ func (s *source) note(mailbox presence.Subject, now time.Time, code string, leas
 	const longest = time.Hour
 	switch {
 	case f.kind.blank():
-		f.next = now.Add(24 * time.Hour)
+		f.next = now.Add(day)
 	case f.kind == elsewhere:
 		f.next = now.Add(min(s.interval<<min(f.misses, 10), longest))
 	case f.misses >= lonely:

@@ -40,7 +40,7 @@ func (w *sweep) at() time.Time { return w.now.Add(time.Since(w.began)) }
 func (w *sweep) run(ctx context.Context, mailboxes []presence.Subject, size int) ([]presence.Subject, error) {
 	w.begin(len(mailboxes))
 	var group errgroup.Group
-	group.SetLimit(max(w.account.wire.Lanes(), 1))
+	group.SetLimit(max(w.account.current().Lanes(), 1))
 	var batch []presence.Subject
 	send := func(batch []presence.Subject) {
 		if len(batch) > 0 && w.stopped() == nil {
@@ -91,7 +91,6 @@ func (w *sweep) one(ctx context.Context, batch []presence.Subject) error {
 		if _, ok := errors.AsType[*ews.Throttled](err); ok {
 			w.count("requests throttled", 1)
 		}
-		w.account.hold(w.at(), err)
 		w.halt(err)
 	}
 	return err
@@ -180,11 +179,10 @@ func (w *sweep) unheard(mailbox presence.Subject, k kind) error {
 
 // report states what is known of a mailbox.
 func (w *sweep) report(mailbox presence.Subject, spans []presence.Span) error {
-	const life = 24 * time.Hour
 	presence.SortSpans(spans)
 	r := presence.Report{
 		Source: w.name, Subject: mailbox, At: w.now,
-		Doubted: w.now.Add(2*w.interval + w.interval/5 + time.Minute), Expires: w.now.Add(life), Grace: life,
+		Doubted: w.now.Add(2*w.interval + w.interval/5 + time.Minute), Expires: w.now.Add(day), Grace: day,
 		Spans: spans,
 	}
 	if r.Spans == nil {

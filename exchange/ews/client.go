@@ -164,19 +164,10 @@ func (c *Client) insist(ctx context.Context, request string, read reader) error 
 
 // lost tells whether err is of the network, and no timeout.
 func lost(err error) bool {
-	if isTyped(err) || errors.Is(err, context.DeadlineExceeded) {
+	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() {
 		return false
 	}
-	if _, ok := errors.AsType[*ConfigError](err); ok {
-		return false
-	}
-	if _, ok := errors.AsType[*Outage](err); ok {
-		return false
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		return false
-	}
-	return true
+	return !isTyped(err)
 }
 
 func (c *Client) currentVersion() int {
@@ -333,7 +324,7 @@ func (c *Client) post(ctx context.Context, l *lane, body string, read reader) er
 	req.Header.Set("Return-Client-Request-Id", "true")
 	resp, err := l.roundTrip(req)
 	if err != nil {
-		if _, ok := errors.AsType[*Unauthorized](err); ok {
+		if isTyped(err) {
 			return err
 		}
 		return fmt.Errorf("ews: %s: %w", c.host, err)

@@ -49,7 +49,7 @@ func readAnswer(r io.Reader, want, request string, answer any) error {
 // isTyped tells whether err says already what it means.
 func isTyped(err error) bool {
 	switch err.(type) { //nolint:errorlint // they come as they were made
-	case *Throttled, *Unauthorized, *Fault, *Malformed:
+	case *Throttled, *Unauthorized, *ConfigError, *Outage, *Fault, *Malformed:
 		return true
 	}
 	return false

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,7 +29,7 @@ const (
 
 // MailTips asks for the automatic replies of mailboxes (SMTP addresses), at most
 // TipLimit of them, on behalf of sendingAs. It gives one result for each
-// mailbox, in their order. The text of a reply is not kept: whether there is
+// mailbox, in their order; an alias gets that of its mailbox. The text of a reply is not kept: whether there is
 // one is all that matters.
 //
 // Where the server is throttling, the results come as with Availability. Where
@@ -131,7 +132,7 @@ func (a *tipsAnswer) result(mailboxes []string) ([]Tip, error) {
 			continue
 		}
 		// An answer about somebody else must not become somebody's absence.
-		if !strings.EqualFold(strings.TrimSpace(r.Tips.Address), mailboxes[i]) {
+		if !concerns(strings.TrimSpace(r.Tips.Address), mailboxes, i) {
 			return nil, &Malformed{Reason: "the results are in another order than the mailboxes"}
 		}
 		if strings.Contains(r.Tips.Pending, outOfOffice) || strings.Contains(r.Tips.Pending, "All") {
@@ -148,6 +149,14 @@ func (a *tipsAnswer) result(mailboxes []string) ([]Tip, error) {
 		}
 	}
 	return out, busy
+}
+
+// concerns tells whether the answer at a place is about the mailbox there. The
+// address in it need not be the one that was asked about, which may be an alias;
+// but then it is none of the others.
+func concerns(address string, mailboxes []string, place int) bool {
+	same := func(mailbox string) bool { return strings.EqualFold(mailbox, address) }
+	return same(mailboxes[place]) || address != "" && !slices.ContainsFunc(mailboxes, same)
 }
 
 // TipLimit asks how many mailboxes one MailTips request may have. Where MailTips
