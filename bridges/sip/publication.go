@@ -8,6 +8,8 @@ import (
 // Times and counts of RFC 3903 practice; see the state table of the publication.
 const (
 	dwell        = time.Second            // between two changes of one person
+	turn         = 0.8                    // part of its life after which a publication is refreshed
+	removalTries = 4                      // how often a removal is sent that does not succeed
 	soon         = 60 * time.Second       // a second lost tag within it is no accident
 	refusedPause = 5 * time.Minute        // until what was refused is tried again
 	shortBackoff = 2 * time.Second        // the first pause after a failure; doubled each time
@@ -63,9 +65,15 @@ const (
 	denied            // the credentials are wrong; all others will be denied too
 )
 
-// Terms is what the publications of one server share: the life to ask for,
-// which a 423 raises for all.
-type terms struct{ expires time.Duration }
+// Terms is what the publications of one server share.
+type terms struct {
+	expires time.Duration // life to ask for; a 423 raises it for all
+	dwell   time.Duration // between two changes of one person
+	turn    float64       // part of its life after which a publication is refreshed, within a tenth
+	pause   time.Duration // the first one after a failure; doubled each time
+}
+
+func usualTerms(expires time.Duration) terms { return terms{expires, dwell, turn, shortBackoff} }
 
 // A publication is the event state of one person at one server: the client side
 // of RFC 3903 as a state machine without I/O. Inputs are the methods with a
@@ -99,7 +107,9 @@ type publication struct {
 	answered int       // challenges in a row
 	refusal  int       // status code of the refusal; zero: not refused
 	stopping bool
-	gone     bool // the removal was not answered, and nothing more is done about it
+	tries    int       // at the removal that are left
+	again    time.Time // when the removal is tried again; zero: at once
+	gone     bool      // the removal did not succeed, and nothing more is done about it
 }
 
 // Inherit takes over what an earlier life of the program published. It is
@@ -126,12 +136,14 @@ func (p *publication) Want(doc []byte, now time.Time) {
 	p.plan(now)
 }
 
-// Stop asks for the removal.
-func (p *publication) Stop(now time.Time) {
-	if p.stopping {
-		return
+// Stop asks for the removal, now and so many times: a server that does not answer,
+// or cannot do it at the moment, is asked again after a pause. Another Stop begins
+// to count anew.
+func (p *publication) Stop(now time.Time, tries int) {
+	if !p.stopping {
+		p.stopping, p.retry, p.answer = true, time.Time{}, nil
 	}
-	p.stopping, p.retry, p.answer = true, time.Time{}, nil
+	p.tries, p.again = tries, time.Time{}
 	p.plan(now)
 }
 
@@ -164,6 +176,8 @@ func (p *publication) next(now time.Time) time.Time {
 		return time.Time{}
 	case p.stopping && (p.tag == "" || p.gone):
 		return time.Time{}
+	case p.stopping && p.again.After(now):
+		return p.again
 	case p.stopping || p.answer != nil:
 		return now
 	case p.want == nil:
@@ -174,7 +188,7 @@ func (p *publication) next(now time.Time) time.Time {
 	case p.tag == "":
 		next = now
 	case !bytes.Equal(p.want, p.sent):
-		next = p.changed.Add(dwell)
+		next = p.changed.Add(p.terms.dwell)
 	}
 	if next.Before(p.retry) {
 		next = p.retry
@@ -193,8 +207,8 @@ func (p *publication) Send(now time.Time) (request, bool) {
 	if p.tag != "" && !now.Before(p.dies) {
 		p.forget()
 	}
-	if p.want == nil {
-		p.stopping = true // an orphan whose time is over
+	if p.want == nil && !p.stopping { // an orphan whose time is over
+		p.stopping, p.tries, p.again = true, removalTries, time.Time{}
 	}
 	if p.stopping && p.tag == "" {
 		p.at = time.Time{}
@@ -244,8 +258,12 @@ func (p *publication) judge(out *request, r *response, now time.Time) verdict {
 	switch {
 	case r.code == 401 || r.code == 407:
 		return p.challenged(r, now)
-	case out.op == opRemove: // whatever it says: there is nothing more to do about it
-		p.forget()
+	case out.op == opRemove:
+		if passing(r.code) {
+			p.unremoved(r, now)
+		} else { // whatever it says: there is nothing more to do about it
+			p.forget()
+		}
 		return fine
 	case r.code >= 200 && r.code < 300:
 		return p.accepted(out, r, now)
@@ -301,9 +319,24 @@ func (p *publication) accepted(out *request, r *response, now time.Time) verdict
 		p.sent = out.body
 	}
 	p.failures = 0
-	turn := time.Duration(float64(life) * (0.72 + 0.16*p.spread)) // 80 % of it, within a tenth
-	p.refresh = p.outAt.Add(max(turn, shortestTurn))
+	wait := time.Duration(float64(life) * p.terms.turn * (0.9 + 0.2*p.spread))
+	p.refresh = p.outAt.Add(max(wait, shortestTurn))
 	return fine
+}
+
+// passing tells whether a server that answers code may take the same request later.
+func passing(code int) bool {
+	return code == 408 || code == 429 || code == 480 || code >= 500 && code < 600
+}
+
+// unremoved says that a removal did not succeed, because of r or without an answer.
+func (p *publication) unremoved(r *response, now time.Time) {
+	p.sent = nil
+	p.back(r, now)
+	if p.stopping { // not wanted again meanwhile
+		p.tries--
+		p.gone, p.again = p.tries <= 0, p.retry
+	}
 }
 
 // challenged answers a challenge once, and once more if the server says that only
@@ -331,7 +364,7 @@ func (p *publication) refuse(code int, now time.Time) {
 func (p *publication) back(r *response, now time.Time) {
 	pause := longBackoff
 	if p.failures < 5 {
-		pause = shortBackoff << p.failures
+		pause = p.terms.pause << p.failures
 	}
 	p.failures++
 	if r != nil && r.retryAfter > 0 {
@@ -350,13 +383,16 @@ func (p *publication) Fail(now time.Time) {
 	if p.out == nil {
 		return
 	}
-	if p.out.op == opRemove && p.stopping {
-		p.gone = true
-	}
-	if p.out.op != opRefresh {
-		p.sent = nil
-	}
+	op := p.out.op
 	p.out, p.answered = nil, 0
-	p.back(nil, now)
+	switch op {
+	case opRemove:
+		p.unremoved(nil, now)
+	case opRefresh:
+		p.back(nil, now)
+	case opInitial, opModify:
+		p.sent = nil
+		p.back(nil, now)
+	}
 	p.plan(now)
 }

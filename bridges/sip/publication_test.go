@@ -62,7 +62,9 @@ func trace(t *testing.T, p *publication, script string) []string {
 		case "want":
 			p.Want([]byte(words[2]), now)
 		case "stop":
-			p.Stop(now)
+			p.Stop(now, removalTries)
+		case "leave":
+			p.Stop(now, 1)
 		case "orphan":
 			p.Orphan(now)
 		case "inherit":
@@ -349,14 +351,70 @@ func TestPublication(t *testing.T) {
 			9 tick`, `
 			0 initial body=A expires=600
 			1 remove if=1 expires=0`},
-		"stop, and no answer: nothing more is done": {`
-			0 want A
-			0 200 tag=1
-			1 stop
-			3 timeout
+		"stop, and no answer: again after a pause": {`
+			0  want A
+			0  200 tag=1
+			1  stop
+			3  timeout
+			6  503 after=4
+			10 200
+			99 tick`, `
+			0 initial body=A expires=600
+			1 remove if=1 expires=0
+			5 remove if=1 expires=0
+			10 remove if=1 expires=0`},
+		"stop, and never an answer: it is given up": {`
+			0   want A
+			0   200 tag=1
+			1   stop
+			3   timeout
+			6   timeout
+			11  timeout
+			20  timeout
+			500 tick`, `
+			0 initial body=A expires=600
+			1 remove if=1 expires=0
+			5 remove if=1 expires=0
+			10 remove if=1 expires=0
+			19 remove if=1 expires=0`},
+		"stop, and the server forgets before it can be asked again": {`
+			0   want A
+			0   200 tag=1 expires=60
+			1   stop
+			1   503 after=60
+			500 tick`, `
+			0 initial body=A expires=600
+			1 remove if=1 expires=0`},
+		"stop in a hurry: one time": {`
+			0  want A
+			0  200 tag=1
+			1  leave
+			3  timeout
 			99 tick`, `
 			0 initial body=A expires=600
 			1 remove if=1 expires=0`},
+		"stop in a hurry while a removal waits": {`
+			0  want A
+			0  200 tag=1
+			1  stop
+			2  500
+			3  leave
+			4  500
+			99 tick`, `
+			0 initial body=A expires=600
+			1 remove if=1 expires=0
+			3 remove if=1 expires=0`},
+		"stop, a passing trouble, and wanted again": {`
+			0  want A
+			0  200 tag=1
+			1  stop
+			1.1  want A
+			2  503 after=3
+			5  200 tag=2
+			99 tick`, `
+			0 initial body=A expires=600
+			1 remove if=1 expires=0
+			5 modify if=1 body=A expires=600`},
 		"stop, no answer, and wanted again": {`
 			0 want A
 			0 200 tag=1
@@ -430,7 +488,8 @@ func TestPublication(t *testing.T) {
 			4 modify if=2 body=B expires=600`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &publication{terms: &terms{600 * time.Second}}
+			terms := usualTerms(600 * time.Second)
+			p := &publication{terms: &terms}
 			var want []string
 			for line := range strings.Lines(c.want) {
 				if line = strings.TrimSpace(line); line != "" {
@@ -483,7 +542,8 @@ func (s *esc) take(r request, now time.Time) response {
 // of table 1 of RFC 3903, and after quiet the server holds the newest state, once.
 func TestPublicationLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &publication{entity: "sip:a@b", terms: &terms{600 * time.Second}, spread: rapid.Float64Range(0, 0.999).Draw(t, "spread")}
+		terms := usualTerms(600 * time.Second)
+		p := &publication{entity: "sip:a@b", terms: &terms, spread: rapid.Float64Range(0, 0.999).Draw(t, "spread")}
 		server := &esc{records: map[string]held{}}
 		now := epoch
 		var out *request
@@ -531,7 +591,7 @@ func TestPublicationLaws(t *testing.T) {
 			case "restart":
 				clear(server.records)
 			case "stop":
-				p.Stop(now)
+				p.Stop(now, removalTries)
 				newest = ""
 			}
 			send()

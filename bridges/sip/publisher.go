@@ -24,6 +24,9 @@ const (
 	stopTime    = 5 * time.Second  // removal ends, whatever is left
 )
 
+// pauses are the times of a publisher; tests have others.
+type pauses struct{ probe, comeback, silence, stop time.Duration }
+
 // A Publisher is the bridge to one presence server and the one that stands in
 // for it. Make it with New, run it as often as needed, one Run at a time.
 type Publisher struct {
@@ -33,8 +36,7 @@ type Publisher struct {
 	journal *journal
 	limiter *rate.Limiter
 	board   board
-
-	probePause, returnPause time.Duration
+	pauses  pauses
 
 	inherited bool // the journal was read
 	people    map[presence.ID]published
@@ -53,14 +55,14 @@ func New(cfg Config, memory Memory, log *slog.Logger) *Publisher {
 	tameLibrary()
 	p := &Publisher{
 		cfg: cfg, log: log.With("bridge", cfg.Name), limiter: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate),
-		probePause: probePause, returnPause: returnPause,
+		pauses: pauses{probe: probePause, comeback: returnPause, silence: stopPause, stop: stopTime},
 		people: map[presence.ID]published{}, owners: map[string]presence.ID{},
 	}
 	p.board.status.Phase = presence.PhaseConnecting
 	p.journal = newJournal(memory, p.log, p.board.notice)
 	for _, address := range []string{cfg.Address, cfg.Secondary} {
 		if address != "" {
-			p.servers = append(p.servers, &server{address: address, terms: terms{cfg.Expires}, pubs: map[string]*entry{}})
+			p.servers = append(p.servers, &server{address: address, terms: usualTerms(cfg.Expires), pubs: map[string]*entry{}})
 		}
 	}
 	return p
@@ -115,7 +117,7 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 			srv.drop()
 		}
 		s.group.Wait()
-		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.pauses.stop)
 		defer cancel()
 		p.journal.flush(flush)
 	}()
@@ -204,18 +206,20 @@ type answer struct {
 	err      error
 }
 
-// A probe is what became of a look at a server; link is the one it was made
-// by, and new if the server was not in reach.
+// A probe is what became of a look at a server. The link is the one that the
+// server has, or had when the look began; or a fresh one, which belongs to the
+// probe, and is nil if there is an error.
 type probe struct {
 	server *server
 	link   *link
+	fresh  bool
 	err    error
 }
 
 func (s *session) loop(ctx context.Context, states <-chan presence.State) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	look := time.NewTicker(s.probePause)
+	look := time.NewTicker(s.pauses.probe)
 	defer look.Stop()
 	for {
 		timer.Reset(s.dispatch(time.Now()))
@@ -297,29 +301,33 @@ func (s *session) open(ctx context.Context, srv *server) (*link, error) {
 	return l, nil
 }
 
-// activate publishes at srv from now on. What another server in reach holds is
-// removed there.
+// activate publishes at srv from now on. What a server holds that only stands in
+// is removed there, at once or when it is in reach; the first server is used again,
+// and what it holds is changed then.
 func (s *session) activate(srv *server, l *link) {
 	now := time.Now()
 	old := s.active
 	srv.drop()
-	srv.link, srv.heard, srv.missed, s.active = l, now, 0, srv
+	srv.link, srv.heard, srv.missed, srv.back, s.active = l, now, 0, time.Time{}, srv
 	if old != srv {
 		s.log.Info("Publishing presence", "server", srv.address, "transport", s.cfg.Transport)
 	}
 	for _, e := range srv.pubs {
 		if _, wanted := s.owners[e.entity]; !wanted && e.want != nil {
-			e.Stop(now)
+			e.Stop(now, removalTries)
 			s.place(srv, e)
 		}
 	}
 	for _, person := range s.people {
 		s.want(person, now)
 	}
-	if old != nil && old != srv && old.link != nil {
-		for _, e := range old.pubs {
-			e.Stop(now)
-			s.place(old, e)
+	for _, other := range s.servers[1:] {
+		if other == srv {
+			continue
+		}
+		for _, e := range other.pubs {
+			e.Stop(now, removalTries)
+			s.place(other, e)
 		}
 	}
 }
@@ -330,6 +338,7 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	srv.drop()
 	s.board.notice("servers lost")
 	if srv != s.active {
+		s.log.Warn("What a presence server holds cannot be removed yet", "server", srv.address, "error", why)
 		return nil
 	}
 	s.log.Warn("The presence server does not answer", "server", srv.address, "error", why)
@@ -365,7 +374,7 @@ func (s *session) state(state *presence.State) {
 		delete(s.people, state.Person)
 		delete(s.owners, old.entity)
 		if e := s.active.pubs[old.entity]; e != nil {
-			e.Stop(now)
+			e.Stop(now, removalTries)
 			s.place(s.active, e)
 		}
 		s.board.monitored(old.entity)
@@ -507,19 +516,21 @@ func (s *session) take(a *answer) verdict {
 	return v
 }
 
-// look probes the active server if it was silent, and the first one while another
-// stands in.
+// look probes the active server if it was silent, the first one while another
+// stands in, and one that stood in while it holds something that is to be removed.
 func (s *session) look() {
-	if !s.active.probing && time.Since(s.active.heard) >= s.probePause {
-		s.active.probing = true
-		srv, l := s.active, s.active.link
-		s.group.Go(func() { s.report(probe{srv, l, l.options(s.life)}) })
+	if srv, l := s.active, s.active.link; !srv.probing && time.Since(srv.heard) >= s.pauses.probe {
+		srv.probing = true
+		s.group.Go(func() { s.report(probe{server: srv, link: l, err: l.options(s.life)}) })
 	}
-	if first := s.servers[0]; first != s.active && !first.probing {
-		first.probing = true
+	for i, srv := range s.servers {
+		if srv == s.active || srv.probing || i > 0 && (srv.link != nil || len(srv.pubs) == 0) {
+			continue
+		}
+		srv.probing = true
 		s.group.Go(func() {
-			l, err := s.open(s.life, first)
-			s.report(probe{first, l, err})
+			l, err := s.open(s.life, srv)
+			s.report(probe{server: srv, link: l, fresh: true, err: err})
 		})
 	}
 }
@@ -528,7 +539,7 @@ func (s *session) report(pr probe) {
 	select {
 	case s.probes <- pr:
 	case <-s.life.Done():
-		if pr.link != nil {
+		if pr.fresh && pr.link != nil {
 			pr.link.close()
 		}
 	}
@@ -538,26 +549,32 @@ func (s *session) report(pr probe) {
 func (s *session) probed(ctx context.Context, pr *probe) error {
 	srv, now := pr.server, time.Now()
 	srv.probing = false
+	if !pr.fresh {
+		switch {
+		case srv != s.active || srv.link != pr.link: // it does not matter any more; removals may be under way by the link
+		case pr.err == nil:
+			srv.heard, srv.missed = now, 0
+		default:
+			if srv.missed++; srv.missed >= 2 {
+				return s.lost(ctx, srv, pr.err)
+			}
+		}
+		return nil
+	}
 	switch {
-	case srv == s.active && pr.link != srv.link: // of a link that was given up
-		if pr.link != nil {
-			pr.link.close()
-		}
-	case srv == s.active && pr.err != nil:
-		if srv.missed++; srv.missed >= 2 {
-			return s.lost(ctx, srv, pr.err)
-		}
-	case srv == s.active:
-		srv.heard, srv.missed = now, 0
 	case pr.err != nil:
 		srv.back = time.Time{}
+	case srv == s.active: // since the look began
+		pr.link.close()
+	case srv != s.servers[0]:
+		srv.drop()
+		srv.link = pr.link
 	case srv.back.IsZero():
 		srv.back = now
 		pr.link.close()
-	case now.Sub(srv.back) < s.returnPause:
+	case now.Sub(srv.back) < s.pauses.comeback:
 		pr.link.close()
 	default:
-		srv.back = time.Time{}
 		s.activate(srv, pr.link)
 	}
 	return nil
@@ -571,12 +588,12 @@ func (s *session) withdraw() {
 			continue
 		}
 		for _, e := range srv.pubs {
-			e.Stop(time.Now())
+			e.Stop(time.Now(), 1)
 			s.place(srv, e)
 		}
 	}
-	over := time.After(stopTime)
-	silence := time.NewTimer(stopPause)
+	over := time.After(s.pauses.stop)
+	silence := time.NewTimer(s.pauses.silence)
 	defer silence.Stop()
 	for {
 		wait := s.dispatch(time.Now())
@@ -592,7 +609,7 @@ func (s *session) withdraw() {
 		select {
 		case a := <-s.answers:
 			if s.take(&a); a.err == nil {
-				silence.Reset(stopPause)
+				silence.Reset(s.pauses.silence)
 			}
 		case <-time.After(wait):
 		case <-silence.C:

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -17,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"presenced/aggregator/presence"
 )
@@ -31,6 +34,7 @@ func accept() handler {
 
 // What cannot be read or makes no sense is counted, and nothing else happens.
 func TestMalformedAnswers(t *testing.T) {
+	t.Parallel()
 	good := accept()
 	for name, c := range map[string]struct {
 		first   func(m *message) []string
@@ -54,6 +58,7 @@ func TestMalformedAnswers(t *testing.T) {
 		"a redirection":      {func(m *message) []string { return []string{m.reply("302 Moved", "Contact: <sip:x@y>")} }, "publications refused", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			asked := make(chan struct{}, 100)
 			address := packetServer(t, func(m *message) []string {
 				asked <- struct{}{}
@@ -65,7 +70,7 @@ func TestMalformedAnswers(t *testing.T) {
 			hub, memory := newHub(), newMemory()
 			cfg := testConfig(t, address)
 			cfg.Entity = "sip:{tel}@e" // small enough for one packet
-			p := run(t, New(cfg, memory, quiet(t)), hub)
+			p := run(t, newPublisher(t, cfg, memory), hub)
 			hub.tell("4750", presence.Available, presence.NoActivity)
 			<-asked
 			if c.works {
@@ -86,7 +91,7 @@ func awaitProblem(t *testing.T, p *Publisher, kind string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); p.Status().Problems[kind] == 0; <-tick.C {
+	for end := time.Now().Add(patience); p.Status().Problems[kind] == 0; <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("no %q among the problems %v", kind, p.Status().Problems)
 		}
@@ -96,8 +101,10 @@ func awaitProblem(t *testing.T, p *Publisher, kind string) {
 // What is too large for a packet goes by TCP; where the server does not take
 // TCP, it goes by UDP after all.
 func TestLargeRequests(t *testing.T) {
+	t.Parallel()
 	for _, withTCP := range []bool{true, false} {
 		t.Run(fmt.Sprintf("TCP %v", withTCP), func(t *testing.T) {
+			t.Parallel()
 			good := accept()
 			got := make(chan string, 10)
 			address := packetServer(t, func(m *message) []string {
@@ -115,7 +122,7 @@ func TestLargeRequests(t *testing.T) {
 				})
 			}
 			hub, memory := newHub(), newMemory()
-			p := run(t, New(testConfig(t, address), memory, quiet(t)), hub)
+			p := run(t, newPublisher(t, testConfig(t, address), memory), hub)
 			s := presence.State{Person: "4750", Availability: presence.Busy, Activity: presence.ActivityPhone, Since: epoch}
 			for i := range s.Channels {
 				s.Channels[i] = presence.Channel{State: presence.ChannelInUse, Contact: "tel:4750", Since: epoch}
@@ -139,6 +146,7 @@ func TestLargeRequests(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +177,7 @@ func TestTLS(t *testing.T) {
 	cfg := testConfig(t, "localhost:"+port)
 	cfg.Transport, cfg.TLS.CAFile = "tls", ca
 	hub, memory := newHub(), newMemory()
-	p := run(t, New(cfg, memory, quiet(t)), hub)
+	p := run(t, newPublisher(t, cfg, memory), hub)
 	hub.tell("4750", presence.Available, presence.NoActivity)
 	memory.tag(t)
 	if via := <-vias; !strings.HasPrefix(via, "SIP/2.0/TLS 127.0.0.1:") {
@@ -178,7 +186,7 @@ func TestTLS(t *testing.T) {
 	p.stop()
 
 	cfg.TLS.CAFile = ""
-	if err := run(t, New(cfg, memory, quiet(t)), newHub()).wait(); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if err := run(t, newPublisher(t, cfg, memory), newHub()).wait(); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server that nobody vouches for: %v", err)
 	}
 }
@@ -186,6 +194,7 @@ func TestTLS(t *testing.T) {
 // The nonce of the first challenge is used before the server asks, with a rising
 // count, and the best challenge that can be answered is taken.
 func TestDigest(t *testing.T) {
+	t.Parallel()
 	good := accept()
 	type attempt struct{ authorization, line string }
 	attempts := make(chan attempt, 10)
@@ -202,7 +211,7 @@ func TestDigest(t *testing.T) {
 	hub, memory := newHub(), newMemory()
 	cfg := testConfig(t, address)
 	cfg.User, cfg.PasswordFile, cfg.Entity = "u", password(t, "p"), "sip:{tel}@e;x=1"
-	p := run(t, New(cfg, memory, quiet(t)), hub)
+	p := run(t, newPublisher(t, cfg, memory), hub)
 	hub.tell("4750", presence.Available, presence.NoActivity)
 	tag := memory.tag(t)
 	hub.tell("4750", presence.Offline, presence.NoActivity)
@@ -227,7 +236,8 @@ func TestDigest(t *testing.T) {
 // Many people are published at the configured pace, with no more requests out than
 // allowed, and each in its own right.
 func TestPace(t *testing.T) {
-	const people = 120
+	t.Parallel()
+	const people = 40
 	var out, most atomic.Int64
 	good := accept()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -242,7 +252,9 @@ func TestPace(t *testing.T) {
 	cfg := testConfig(t, l.Addr().String())
 	cfg.Transport, cfg.Rate, cfg.Outstanding = "tcp", 100, 5
 	hub, memory := newHub(), newMemory()
-	p := run(t, New(cfg, memory, quiet(t)), hub)
+	publisher := newPublisher(t, cfg, memory)
+	publisher.limiter = rate.NewLimiter(100, 20)
+	p := run(t, publisher, hub)
 	began := time.Now()
 	for i := range people {
 		hub.tell(presence.ID(fmt.Sprint(4000+i)), presence.Available, presence.NoActivity)
@@ -251,7 +263,7 @@ func TestPace(t *testing.T) {
 		memory.tag(t)
 	}
 	if took := time.Since(began); took < 150*time.Millisecond {
-		t.Errorf("120 requests at 100 a second with a burst of 100 took %v", took)
+		t.Errorf("%d requests at 100 a second with a burst of 20 took %v", people, took)
 	}
 	p.stop()
 	if s := p.Status(); s.Total != people || len(s.Problems) != 0 {
@@ -267,6 +279,7 @@ func TestPace(t *testing.T) {
 
 // People who leave, move, share an address or have none.
 func TestPeople(t *testing.T) {
+	t.Parallel()
 	good := accept()
 	lines := make(chan string, 100)
 	address := packetServer(t, func(m *message) []string {
@@ -288,7 +301,7 @@ func TestPeople(t *testing.T) {
 	}
 	cfg := testConfig(t, address)
 	cfg.Entity = "sip:{tel}@e"
-	p := run(t, New(cfg, memory, quiet(t)), hub)
+	p := run(t, newPublisher(t, cfg, memory), hub)
 	next := func(want ...string) {
 		t.Helper()
 		var got []string
@@ -296,7 +309,7 @@ func TestPeople(t *testing.T) {
 			select {
 			case line := <-lines:
 				got = append(got, line)
-			case <-time.After(5 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("sent %q, want %q", got, want)
 			}
 		}
@@ -329,6 +342,7 @@ func TestPeople(t *testing.T) {
 }
 
 func TestIPv6(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
 		t.Skipf("this machine has no IPv6 loopback: %v", err)
@@ -342,11 +356,102 @@ func TestIPv6(t *testing.T) {
 	cfg := testConfig(t, l.Addr().String())
 	cfg.Transport = "tcp"
 	hub, memory := newHub(), newMemory()
-	p := run(t, New(cfg, memory, quiet(t)), hub)
+	p := run(t, newPublisher(t, cfg, memory), hub)
 	hub.tell("4750", presence.Available, presence.NoActivity)
 	memory.tag(t)
 	if via := <-vias; !strings.HasPrefix(via, "SIP/2.0/TCP [::1]:") {
 		t.Errorf("Via: %s", via)
 	}
 	p.stop()
+}
+
+// A look at the server that stood in may end after the first one is used again.
+// What is removed there by the same link goes on, and nothing is published there.
+func TestLateProbe(t *testing.T) {
+	t.Parallel()
+	server := packetServer(t, accept())
+	cfg := testConfig(t, "127.0.0.1:1")
+	cfg.Secondary = server
+	p := newPublisher(t, cfg, newMemory())
+	s := &session{Publisher: p, life: t.Context()}
+	first, second := p.servers[0], p.servers[1]
+	for _, srv := range p.servers {
+		l, err := openLink(t.Context(), "udp", server, nil, p.log, p.board.notice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(srv.drop)
+		srv.link = l
+	}
+	s.active = first
+	second.back = time.Now().Add(-time.Hour)
+	for _, why := range []error{nil, errors.New("no answer")} {
+		for range 3 {
+			if err := s.probed(t.Context(), &probe{server: second, link: second.link, err: why}); err != nil {
+				t.Fatal(err)
+			}
+			if s.active != first {
+				t.Fatal("the server that stood in is used")
+			}
+			if err := second.link.options(t.Context()); err != nil {
+				t.Fatalf("the link: %v", err)
+			}
+		}
+	}
+}
+
+// What the server that stood in holds is removed when the first one is back, even
+// if the first attempt comes to nothing, and the connection is lost with it.
+func TestRemovalRepeated(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]func(*message) string{
+		"trouble":    func(m *message) string { return m.reply("503 Service Unavailable", "Retry-After: 1") },
+		"connection": func(*message) string { return hangUp },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			good := accept()
+			var works atomic.Bool
+			a := listen(t, func(m *message) []string {
+				if works.Load() {
+					return good(m)
+				}
+				return []string{m.reply("503 Service Unavailable")}
+			})
+			removals := make(chan string, 10)
+			var published, attempts atomic.Int64
+			b := listen(t, func(m *message) []string {
+				if m.header.Get("Expires") != "0" {
+					published.Add(1)
+					return good(m)
+				}
+				removals <- m.header.Get("Sip-If-Match")
+				if attempts.Add(1) == 1 {
+					return []string{first(m)}
+				}
+				return good(m)
+			})
+			cfg := testConfig(t, a)
+			cfg.Secondary, cfg.Transport = b, "tcp"
+			hub, memory := newHub(), newMemory()
+			p := run(t, watchful(newPublisher(t, cfg, memory)), hub)
+			hub.tell("4750", presence.Available, presence.NoActivity)
+			tag := memory.tag(t)
+			works.Store(true)
+			for range 2 {
+				select {
+				case got := <-removals:
+					if got != tag {
+						t.Errorf("removes %s, published %s", got, tag)
+					}
+				case <-time.After(patience):
+					t.Fatal("nothing is removed")
+				}
+			}
+			p.stop()
+			if published.Load() != 1 || len(removals) != 0 || memory.size() != 0 {
+				t.Errorf("%d publications, %d more removals, %d tags kept", published.Load(), len(removals), memory.size())
+			}
+		})
+	}
 }

@@ -21,13 +21,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emiago/sipgo/sip"
 	"go.uber.org/goleak"
 
 	"presenced/aggregator/presence"
 	"presenced/internal/secret"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The loopback loses no packets, and a busy machine is slow to answer: a request
+// that is sent again would only be answered twice, since the test server has no
+// transactions.
+func TestMain(m *testing.M) {
+	sip.SetTimers(answerTime, sip.T2, sip.T4)
+	goleak.VerifyTestMain(m)
+}
 
 // A testHub knows everybody of whom a state was given, as tel: the id.
 type testHub struct {
@@ -122,7 +129,7 @@ func (m *testMemory) tag(t *testing.T, seen ...string) string {
 			if r.Tag != "" && !strings.Contains(" "+strings.Join(seen, " ")+" ", " "+r.Tag+" ") {
 				return r.Tag
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("nothing was published")
 		}
 	}
@@ -148,6 +155,27 @@ func password(t *testing.T, text string) secret.File {
 		t.Fatal(err)
 	}
 	return secret.File(file)
+}
+
+// patience is how long a test waits for what takes a moment on an idle machine.
+const patience = 30 * time.Second
+
+// newPublisher makes a Publisher for tests: quick to say what is new and to try
+// again, patient when it ends, however busy the machine.
+func newPublisher(t *testing.T, cfg Config, memory Memory) *Publisher {
+	t.Helper()
+	p := New(cfg, memory, quiet(t))
+	p.pauses.silence, p.pauses.stop = patience/2, patience/2
+	for _, srv := range p.servers {
+		srv.terms.dwell, srv.terms.pause = 10*time.Millisecond, 100*time.Millisecond
+	}
+	return p
+}
+
+// watchful makes p quick to see which servers are back.
+func watchful(p *Publisher) *Publisher {
+	p.pauses.probe, p.pauses.comeback = 100*time.Millisecond, 200*time.Millisecond
+	return p
 }
 
 // A runner is a publisher that runs.
@@ -181,7 +209,7 @@ func (r *runner) wait() error {
 	select {
 	case err := <-r.result:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("Run does not end")
 		return nil
 	}
@@ -285,6 +313,20 @@ func answers(m *message, handle handler) []string {
 	return handle(m)
 }
 
+// hangUp instead of an answer closes the connection.
+const hangUp = "hang up"
+
+// listen is packetServer by TCP only.
+func listen(t *testing.T, handle handler) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamServer(t, l, handle)
+	return l.Addr().String()
+}
+
 // streamServer does the same on the connections of l.
 func streamServer(t *testing.T, l net.Listener, handle handler) {
 	t.Helper()
@@ -305,6 +347,9 @@ func streamServer(t *testing.T, l net.Listener, handle handler) {
 						return
 					}
 					for _, answer := range answers(m, handle) {
+						if answer == hangUp {
+							return
+						}
 						_, _ = io.WriteString(conn, answer)
 					}
 				}
