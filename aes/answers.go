@@ -93,6 +93,7 @@ func (l *Link) tooLate(m csta.Message) {
 func (l *Link) monitorStarted(st *station, crossRef string, now time.Time) {
 	if other := l.byCrossRef[crossRef]; other != nil && other != st {
 		l.loseMonitor(other) // the server gave its reference away
+		l.doubt(other, now)
 		l.again(other, now)
 	}
 	st.crossRef = crossRef
@@ -126,6 +127,10 @@ func (l *Link) snapshot(st *station, calls []csta.CallInfo, service string, now 
 		ended = st.lost // when a call that is gone was last known to be there
 	}
 	changed, stuck := st.snapshot(calls, service, now, ended)
+	if st.verify {
+		st.verify = false
+		l.want(st, opSnapshot, first)
+	}
 	if stuck > 0 {
 		l.problems["stuck_cleared"] += stuck
 	}
@@ -206,7 +211,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 	st.asking = false
 	switch what {
 	case slowDown:
-		l.again(st, now)
+		l.failed(st, o, now)
 	case noLicence:
 		l.refuse(st, "no licence for another monitor ("+f.Value+"): add TSAPI Basic User licences, or cover fewer people", now.Add(retryRefused))
 	case notAllowed:
@@ -223,6 +228,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 		l.again(st, now)
 	case monitorGone:
 		l.loseMonitor(st)
+		l.doubt(st, now)
 		l.again(st, now)
 	default:
 		if o == opSnapshot {
@@ -262,10 +268,16 @@ func (l *Link) failed(st *station, o op, now time.Time) {
 	}
 	if o == opSnapshot {
 		st.asking = false
-		if st.doubted.IsZero() {
-			st.doubted = now
-			l.mark(st)
-		}
+		l.doubt(st, now)
 	}
 	l.again(st, now)
+}
+
+// doubt notes that what was said of a station may not be true any more, until a
+// snapshot says what is.
+func (l *Link) doubt(st *station, now time.Time) {
+	if st.doubted.IsZero() {
+		st.doubted = now
+		l.mark(st)
+	}
 }

@@ -36,6 +36,7 @@ type call struct {
 	// one party from being counted twice.
 	others []string
 	silent []string // parties that only listen, such as recorders
+	unsure bool     // a snapshot told that the call is there, and nothing told in which state
 	leg    string   // a device ID other than that of the station that stands for it (a mobile leg)
 	heard  time.Time
 }
@@ -66,7 +67,8 @@ type model struct {
 	touched                           map[string]bool
 	serviceTold, dndTold, forwardTold bool
 
-	verify bool // the events do not add up: a snapshot is needed
+	verify        bool // the events do not add up: a snapshot is needed
+	verifyForward bool // likewise of forwarding
 }
 
 func newModel(extension string) *model {
@@ -257,6 +259,10 @@ func (m *model) single(e *csta.CallEvent, now time.Time) {
 	if !state.Known() {
 		state = m.guess(e, c)
 	}
+	if c != nil && c.unsure {
+		c.unsure = !e.Local.Known()
+		m.verify = m.verify || c.unsure // the guess rests on a guess
+	}
 	if e.Kind == csta.ConnectionCleared || e.Kind == csta.CallCleared {
 		m.cleared(e, id, c, state, now)
 		return
@@ -279,9 +285,9 @@ func (m *model) single(e *csta.CallEvent, now time.Time) {
 		c = &call{}
 		c.answered = e.Kind == csta.Retrieved || e.Kind == csta.Held
 		m.calls[id] = c
-		if m.outOfService || m.unregistered {
-			m.verify = true // a call at a dead phone: the news that it is back was lost
-		}
+		// A call at a dead phone: the news that it is back was lost. One that begins
+		// with an answer: how many are in it was not told.
+		m.verify = m.verify || m.outOfService || m.unregistered || e.Kind == csta.Established
 	}
 	was := c.state
 	c.state, c.heard = state, now
@@ -297,9 +303,15 @@ func (m *model) single(e *csta.CallEvent, now time.Time) {
 		if !c.answered {
 			c.answered, c.reached = true, true
 		}
+		if e.Kind == csta.NetworkReached && c.state != csta.StateAlerting {
+			m.verify = c.add(e.Connection.DeviceID) || m.verify
+		}
 	case csta.Failed:
 		if c.reached {
 			c.answered, c.reached = false, false
+		}
+		if gone := e.Connection.DeviceID; gone != "" {
+			c.others = slices.DeleteFunc(c.others, func(o string) bool { return same(o, gone) })
 		}
 	}
 }
@@ -324,23 +336,34 @@ func (m *model) established(e *csta.CallEvent, c *call, was csta.LocalState) {
 		if !m.own(e.Connection.DeviceID) {
 			c.leg = e.Connection.DeviceID
 		}
-		other = e.Calling
-	} else if e.Connection.DeviceID != "" && !m.own(e.Connection.DeviceID) {
+		if len(c.others) == 0 || slices.Contains(c.others, "") { // else those who were there are known, be it by other names
+			c.add(e.Calling)
+		}
+		return
+	}
+	if e.Connection.DeviceID != "" && !m.own(e.Connection.DeviceID) {
 		other = e.Connection.DeviceID
 	}
-	c.add(other)
+	m.verify = c.add(other) || m.verify
 }
 
-// add counts a party, once.
-func (c *call) add(device string) {
+// add counts a party, once, and tells whether the number is in doubt now: a party
+// that a snapshot counted without a name was taken for it, or it may have come in
+// the place of another, which nobody is told.
+func (c *call) add(device string) (doubtful bool) {
 	for _, o := range c.others {
-		if o == device || same(o, device) {
-			return
+		if o != "" && (o == device || same(o, device)) {
+			return false
 		}
+	}
+	if i := slices.Index(c.others, ""); i >= 0 {
+		c.others[i] = device
+		return true
 	}
 	if len(c.others) < maxOther {
 		c.others = append(c.others, device)
 	}
+	return len(c.others) > 1
 }
 
 // cleared applies the end of a connection or of the whole call. The event also
@@ -377,6 +400,10 @@ func (m *model) cleared(e *csta.CallEvent, id string, c *call, state csta.LocalS
 	default:
 		if state != "" {
 			c.state = state
+		}
+		if e.Device != "" && !same(e.Device, dropped.DeviceID) && !dropped.Dynamic && !trunk(dropped.DeviceID) {
+			m.verify = true // released by another: the party may have gone, or be on hold
+			return
 		}
 		m.left(c, dropped.DeviceID)
 	}
@@ -438,10 +465,17 @@ func (m *model) guess(e *csta.CallEvent, c *call) csta.LocalState {
 		switch {
 		case known && keep == csta.StateAlerting:
 			leg := e.Connection
-			if m.own(e.Device) || m.own(leg.DeviceID) || e.Device == "" && leg.DeviceID == "" || leg.Dynamic || trunk(leg.DeviceID) {
+			elsewhere := leg.DeviceID != "" && !leg.Dynamic && !trunk(leg.DeviceID)
+			if e.Device != "" && !trunk(e.Device) { // the leg may be any that stands for who answers
+				elsewhere = !m.own(e.Device)
+			}
+			if !elsewhere || m.own(leg.DeviceID) {
 				return csta.StateConnected
 			}
-			return csta.StateNull // a bridge or a pick-up answered
+			// A bridge or a pick-up answered; or another of the parties that were
+			// called, and this one rings on.
+			m.verify = true
+			return csta.StateNull
 		case known && keep == csta.StateHold:
 			return keep
 		case known, caller, m.own(e.Device), m.own(e.Connection.DeviceID):
@@ -547,6 +581,8 @@ func (m *model) joined(e *csta.CallEvent, now time.Time) {
 			state = csta.StateNull
 		case old.state == csta.StateAlerting:
 			state = csta.StateAlerting // the target of a blind transfer still rings
+		case old.state == csta.StateHold && inList && !m.own(e.Device):
+			state = csta.StateHold // what others join does not take the call off hold here
 		case inList || len(e.Parties) == 0:
 			state = csta.StateConnected
 		default:
@@ -629,48 +665,22 @@ func (m *model) ask() {
 // stuck: gone after stuckAfter without an event.
 func (m *model) snapshot(calls []csta.CallInfo, service string, now, ended time.Time) (changed bool, stuck int) {
 	fresh := make(map[string]*call, len(calls))
+	m.verify = false
 	for i := range calls {
-		info := &calls[i]
-		id := info.Connection.CallID
-		if id == "" || m.touched[id] || len(fresh) >= maxCalls {
+		id := calls[i].Connection.CallID
+		if id == "" || len(fresh) >= maxCalls {
 			continue
 		}
-		states := info.States()
-		c := &call{heard: now}
-		if old := m.calls[id]; old != nil {
-			c.ucid, c.silent, c.leg = old.ucid, old.silent, old.leg
-			if len(states) == 0 || !states[0].Known() { // there, but in no known state: as it was
-				c.state, c.answered, c.reached, c.others = old.state, old.answered, old.reached, old.others
-				fresh[id] = c
-				continue
-			}
-			c.others = old.others
-		} else if len(states) == 0 || !states[0].Known() {
-			states = []csta.LocalState{csta.StateConnected, csta.StateConnected}
+		old := m.calls[id]
+		c := told(&calls[i], old)
+		switch {
+		case c == nil:
+		case !m.touched[id]:
+			c.heard = now
+			fresh[id] = c
+		case old != nil && c.facts() != old.facts():
+			m.verify = true // the event wins; but it may be what gave the reason to ask
 		}
-		c.state = states[0]
-		if c.state == csta.StateNull {
-			continue
-		}
-		talking := 0
-		for _, s := range states[1:] {
-			switch s {
-			case csta.StateConnected, csta.StateHold:
-				talking++
-			case csta.StateQueued:
-				c.answered, c.reached = true, talking == 0
-			}
-		}
-		if talking > 0 {
-			c.answered, c.reached = true, false
-		}
-		talking = max(0, talking-len(c.silent))
-		// Keep the names where the number is right.
-		c.others = slices.Clone(c.others[:min(len(c.others), talking)])
-		for len(c.others) < min(talking, maxOther) {
-			c.others = append(c.others, "")
-		}
-		fresh[id] = c
 	}
 	for id, c := range m.calls {
 		switch {
@@ -693,6 +703,50 @@ func (m *model) snapshot(calls []csta.CallInfo, service string, now, ended time.
 		}
 	}
 	return m.settle(now, ended), stuck
+}
+
+// told gives a call as a snapshot tells it, with what old knows of it besides; nil
+// if the device is not in it. Old is nil if the call is not known.
+func told(info *csta.CallInfo, old *call) *call {
+	c := &call{}
+	states := info.States()
+	said := len(states) > 0 && states[0].Known()
+	switch {
+	case old != nil && !said: // there, but in no known state: as it was
+		*c = *old
+		return c
+	case old != nil:
+		c.ucid, c.silent, c.leg, c.others = old.ucid, old.silent, old.leg, old.others
+	case !said:
+		c.unsure = true
+		states = []csta.LocalState{csta.StateConnected, csta.StateConnected}
+	}
+	c.state = states[0]
+	if c.state == csta.StateNull {
+		return nil
+	}
+	talking := 0
+	for _, s := range states[1:] {
+		switch s {
+		case csta.StateConnected, csta.StateHold:
+			talking++
+		case csta.StateQueued:
+			c.answered, c.reached = true, talking == 0
+		}
+	}
+	if talking > 0 {
+		c.answered, c.reached = true, false
+	}
+	talking = max(0, talking-len(c.silent))
+	// Keep the names unless there are too many: then it is not known whose.
+	if len(c.others) > talking {
+		c.others = nil
+	}
+	c.others = slices.Clone(c.others)
+	for len(c.others) < min(talking, maxOther) {
+		c.others = append(c.others, "")
+	}
+	return c
 }
 
 // service notes that the device went out of service or came back.
@@ -762,7 +816,10 @@ func (m *model) forwardEvent(f csta.Forwarding, now time.Time) bool {
 	case f.On == csta.Yes:
 		m.forward[f.Type] = true
 	case f.Type == "forwardImmediate":
-		clear(m.forward) // covers calls from inside and from outside
+		// It covers calls from inside and from outside. Whether it ends what was set
+		// for one of them only is not certain.
+		m.verifyForward = m.verifyForward || len(m.forward) > 1 || len(m.forward) == 1 && !m.forward[f.Type]
+		clear(m.forward)
 	default:
 		delete(m.forward, f.Type)
 	}
@@ -775,6 +832,7 @@ func (m *model) forwardAnswer(list []csta.Forwarding, now time.Time) bool {
 	if m.forwardTold {
 		return false
 	}
+	m.verifyForward = false
 	clear(m.forward)
 	for _, f := range list {
 		if immediate(f.Type) && f.On == csta.Yes {

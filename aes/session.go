@@ -145,7 +145,7 @@ func (l *Link) started(m *csta.SessionStarted, now time.Time) {
 	} else {
 		l.request(opSystem, nil, "", csta.RequestSystem{RegisterID: l.registerID, Switch: l.cfg.Switch}, now)
 	}
-	l.begin(now, now)
+	l.begin(now)
 }
 
 // sessionRefused takes a negative answer; code is its machine-readable form.
@@ -236,12 +236,12 @@ func (l *Link) systemStatus(status string, links []csta.TlinkInfo, now time.Time
 		l.waiting = false
 		lost := cmp.Or(l.linkDown, now)
 		l.linkDown = time.Time{}
-		l.begin(lost, now)
+		l.begin(lost)
 		return
 	case mine == "tlinkUp", status == "normal":
 		l.waiting = false
 		if l.overloaded && status == "normal" {
-			l.overloaded, l.easeAt = false, now.Add(easeAfter)
+			l.relieved(now)
 		}
 		l.partial = l.partial && status != "normal"
 		l.linkState(true, now)
@@ -258,9 +258,15 @@ func (l *Link) systemStatus(status string, links []csta.TlinkInfo, now time.Time
 		l.overloaded = true
 		l.slow = min(l.slow*2, slowest)
 	case "overloadRelieved":
-		l.overloaded = false
-		l.easeAt = now.Add(easeAfter)
+		l.relieved(now)
 	}
+}
+
+// relieved ends an overload; requests become faster step by step.
+func (l *Link) relieved(now time.Time) {
+	l.overloaded = false
+	l.easeAt = now.Add(easeAfter)
+	l.pollAt = l.easeAt
 }
 
 // linkState notes that the link between server and switch went or came. While
@@ -275,6 +281,6 @@ func (l *Link) linkState(up bool, now time.Time) {
 	case up && !l.linkDown.IsZero():
 		lost := l.linkDown
 		l.linkDown = time.Time{}
-		l.begin(lost, now)
+		l.begin(lost)
 	}
 }

@@ -53,7 +53,7 @@ type stations struct {
 
 	leftover []string // monitors to stop if the session is recovered
 
-	pollAt           time.Time
+	pollAt           time.Time // never past while polls are on
 	pollNext         int
 	pushed           bool // the switch tells of its features by itself
 	noDND, noForward bool // the server does not know the question
@@ -156,10 +156,9 @@ func (l *Link) release(device string) {
 
 // begin looks at every station: after a login, and when the link to the switch
 // is back. Events may have been missed since the time lost.
-func (l *Link) begin(lost, now time.Time) {
+func (l *Link) begin(lost time.Time) {
 	l.synced = false
 	l.untold = nil
-	l.pollAt = now.Add(l.cfg.FeaturePoll)
 	for _, st := range l.ring {
 		if st.fresh {
 			st.lost = lost
@@ -219,8 +218,9 @@ func (l *Link) sweepAll() {
 // heardOf notes that something was learned of a station, be it a refusal.
 func (l *Link) heardOf(st *station) {
 	delete(l.untold, st)
-	if l.phase == inSession && l.covered && len(l.untold) == 0 {
+	if !l.synced && l.phase == inSession && l.covered && len(l.untold) == 0 {
 		l.synced = true
+		l.pollAt = l.now.Add(l.cfg.FeaturePoll)
 	}
 }
 
@@ -281,6 +281,9 @@ func (l *Link) event(crossRef string, m csta.Message, now time.Time) {
 		changed = st.dndEvent(m.On, now)
 	case *csta.ForwardingEvent:
 		changed = st.forwardEvent(m.Forwarding, now)
+		if st.verifyForward { // until an answer tells
+			l.want(st, opForward, first)
+		}
 	case *csta.ServiceEvent:
 		switch {
 		case m.OutOfService():
