@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"presenced/internal/config"
 	"presenced/internal/secret"
@@ -28,7 +29,13 @@ type house struct {
 	Nested  struct {
 		Limit int `yaml:"limit" default:"20" doc:"A limit."`
 	} `yaml:"nested" doc:"Something below."`
+	Guest string `yaml:"nested.guest" default:"nobody" doc:"A key of nested that its struct does not have."`
+
+	reading config.Reading
 }
+
+// Read implements config.Reader.
+func (h *house) Read(r config.Reading) { h.reading = r }
 
 func (h *house) Check() []config.Problem {
 	var ps []config.Problem
@@ -53,8 +60,44 @@ func TestDecode(t *testing.T) {
 		{"one", 5 * time.Minute, "/p"}, {"two", 10 * time.Second, ""},
 	}}
 	want.Nested.Limit = 7
-	if d := cmp.Diff(want, h); d != "" {
+	want.Guest = "nobody"
+	if d := cmp.Diff(want, h, cmpopts.IgnoreUnexported(house{})); d != "" {
 		t.Error(d)
+	}
+}
+
+// A guest is read into, reported and documented as a key of the section.
+func TestGuest(t *testing.T) {
+	var h house
+	if err := config.Parse("x.yaml", []byte("nested: {guest: ann, limit: 3}"), &h); err != nil || h.Guest != "ann" || h.Nested.Limit != 3 {
+		t.Errorf("%q, %d, %v", h.Guest, h.Nested.Limit, err)
+	}
+	for text, want := range map[string]string{
+		"nested: {guest: [ann]}":    "x.yaml:1: nested.guest: want text",
+		"nested: {gast: ann}":       "x.yaml:1: nested.gast: unknown key; known here: limit, guest",
+		"nested.guest: ann":         "x.yaml:1: nested.guest: unknown key; known here: listen, debug, levels, rate, servers, names, nested",
+		"names: {a: b, c: d, a: e}": "x.yaml:1: names.a: stands twice, first on line 1",
+	} {
+		if err := config.Parse("x.yaml", []byte(text), new(house)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if got := config.Reference(house{}); !strings.Contains(got, "Something below.\n\n| Key | Value | Default | Meaning |\n| --- | --- | --- | --- |\n| `limit` | a whole number | `20` | A limit. |\n| `guest` | text | `nobody` |") || strings.Contains(got, "nested.guest") {
+		t.Errorf("the guest is not in its section:\n%s", got)
+	}
+}
+
+// TestReading asks what stood in the file, and what of it could be read.
+func TestReading(t *testing.T) {
+	var h house
+	_ = config.Parse("x.yaml", []byte("listen: :1\nservers:\n- name: one\n- name: two\n  interval: soon\nnested: {limit: 20}\n"), &h)
+	for path, want := range map[string][2]bool{
+		"listen": {true, true}, "debug": {false, true}, "nested.limit": {true, true}, "nested.guest": {false, true},
+		"servers": {true, false}, "servers[0]": {true, true}, "servers[1]": {true, false}, "servers[1].name": {true, true}, "servers[1].interval": {true, false},
+	} {
+		if got := [2]bool{h.reading.Has(path), h.reading.Sound(path)}; got != want {
+			t.Errorf("%s: has, sound: %v, want %v", path, got, want)
+		}
 	}
 }
 

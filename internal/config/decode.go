@@ -1,6 +1,8 @@
 // Package config reads YAML strictly into structs whose tags say everything
 // there is to know about a key: its name (yaml), its default (default) and what
-// it is for (doc). It finds every problem of a file, each with line and key, and
+// it is for (doc). A name "section.key" puts the key into a section whose struct
+// cannot have it; a name that ends in ",inline" puts the keys of a struct beside
+// those around it. The package finds every problem of a file, each with line and key, and
 // it writes the configuration reference from the same tags. Any package may
 // import it to check its own part (Problem).
 package config
@@ -27,6 +29,28 @@ const maxSize = 4 << 20
 
 // A Checker is a configuration that knows what is wrong with itself beyond its form.
 type Checker interface{ Check() []Problem }
+
+// A Reader is a Checker that needs to know more of its file than the values:
+// Read is called before Check.
+type Reader interface{ Read(Reading) }
+
+// A Reading is how a file was read.
+type Reading struct{ d *decoder }
+
+// Has tells whether the key stands in the file.
+func (r Reading) Has(path string) bool {
+	_, has := r.d.lines[path]
+	return has
+}
+
+// Sound tells whether the key, and everything below it, could be read; where it
+// could not, Check sees defaults and may draw wrong conclusions.
+func (r Reading) Sound(path string) bool {
+	return !slices.ContainsFunc(r.d.problems, func(l Located) bool {
+		rest, below := strings.CutPrefix(l.Path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
 
 // An Error is all that is wrong with a file.
 type Error struct {
@@ -77,7 +101,7 @@ func Load(file string, into Checker) error {
 
 // Parse is Load for data that were read already; name stands in the errors.
 func Parse(name string, data []byte, into Checker) error {
-	d := &decoder{lines: map[string]int{}}
+	d := &decoder{lines: map[string]int{}, guests: map[string][]guest{}}
 	v := reflect.ValueOf(into).Elem()
 	d.defaults(v, "")
 	tree, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
@@ -94,6 +118,9 @@ func Parse(name string, data []byte, into Checker) error {
 	case len(tree.Docs) == 1 && tree.Docs[0].Body != nil:
 		d.value(tree.Docs[0].Body, v, "")
 	}
+	if r, ok := into.(Reader); ok {
+		r.Read(Reading{d})
+	}
 	for _, p := range into.Check() {
 		// A key that could not be decoded has its default now; one complaint is enough.
 		if !slices.ContainsFunc(d.problems, func(l Located) bool { return l.Path == p.Path }) {
@@ -108,8 +135,15 @@ func Parse(name string, data []byte, into Checker) error {
 }
 
 type decoder struct {
-	lines    map[string]int // where each key stands
+	lines    map[string]int     // where each key stands
+	guests   map[string][]guest // by the section that they stand in
 	problems []Located
+}
+
+// A guest is a field that stands in a section of another struct.
+type guest struct {
+	name  string
+	field reflect.Value
 }
 
 func (d *decoder) wrong(n ast.Node, path, format string, args ...any) {
@@ -223,10 +257,18 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 		v.Set(list)
 	case reflect.Map:
 		m := reflect.MakeMap(v.Type())
+		seen := map[string]int{}
 		for _, entry := range d.entries(n, path) {
 			e := reflect.New(v.Type().Elem()).Elem()
 			name := entry.Key.GetToken().Value
-			d.value(entry.Value, e, join(path, name))
+			at := join(path, name)
+			if line, twice := seen[name]; twice {
+				d.wrong(entry, at, "stands twice, first on line %d", line)
+				continue
+			}
+			seen[name] = position(entry.Key)
+			d.value(entry.Value, e, at)
+			d.lines[at] = position(entry.Key)
 			m.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), e)
 		}
 		v.Set(m)
@@ -252,11 +294,20 @@ func (d *decoder) object(n ast.Node, v reflect.Value, path string) {
 				collect(v.FieldByIndex(f.Index))
 				continue
 			}
+			if section, name, ok := strings.Cut(key(f), "."); ok {
+				at := join(path, section)
+				d.guests[at] = append(d.guests[at], guest{name, v.FieldByIndex(f.Index)})
+				continue
+			}
 			fields[key(f)] = v.FieldByIndex(f.Index)
 			names = append(names, key(f))
 		}
 	}
 	collect(v)
+	for _, g := range d.guests[path] {
+		fields[g.name] = g.field
+		names = append(names, g.name)
+	}
 	seen := map[string]int{}
 	for _, entry := range d.entries(n, path) {
 		name := entry.Key.GetToken().Value

@@ -11,34 +11,48 @@ import (
 // program has them.
 func Reference(v any) string {
 	var b strings.Builder
-	t := reflect.TypeOf(v)
-	section(&b, t, "", "")
+	section(&b, entries(reflect.TypeOf(v)), "", "")
 	return b.String()
 }
 
-func section(b *strings.Builder, t reflect.Type, path, doc string) {
+// An entry is a key of a section.
+type entry struct {
+	name string
+	reflect.StructField
+}
+
+func section(b *strings.Builder, all []entry, path, doc string) {
 	type sub struct {
-		t         reflect.Type
+		entries   []entry
 		path, doc string
 	}
 	var below []sub
 	var rows []string
-	for _, f := range flat(t) {
-		at := join(path, key(f))
+	for _, f := range all {
+		if strings.Contains(f.name, ".") {
+			continue // it stands in a section below
+		}
+		at := join(path, f.name)
 		ft := f.Type
 		list := ""
 		if ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct {
 			ft, list = ft.Elem(), "[]"
 		}
 		if ft.Kind() == reflect.Struct {
-			below = append(below, sub{ft, at + list, f.Tag.Get("doc")})
+			inside := entries(ft)
+			for _, guest := range all {
+				if name, ok := strings.CutPrefix(guest.name, f.name+"."); ok {
+					inside = append(inside, entry{name, guest.StructField})
+				}
+			}
+			below = append(below, sub{inside, at + list, f.Tag.Get("doc")})
 			continue
 		}
 		def := f.Tag.Get("default")
 		if def != "" {
 			def = "`" + def + "`"
 		}
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", key(f), kindName(reflect.New(f.Type).Elem()), def, f.Tag.Get("doc")))
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", f.name, kindName(reflect.New(f.Type).Elem()), def, f.Tag.Get("doc")))
 	}
 	if path != "" {
 		fmt.Fprintf(b, "\n## `%s`\n", path)
@@ -50,18 +64,19 @@ func section(b *strings.Builder, t reflect.Type, path, doc string) {
 		b.WriteString("\n| Key | Value | Default | Meaning |\n| --- | --- | --- | --- |\n" + strings.Join(rows, ""))
 	}
 	for _, s := range below {
-		section(b, s.t, s.path, s.doc)
+		section(b, s.entries, s.path, s.doc)
 	}
 }
 
-func flat(t reflect.Type) []reflect.StructField {
-	var out []reflect.StructField
+// entries gives the keys of a struct, those of inline structs in their place.
+func entries(t reflect.Type) []entry {
+	var out []entry
 	for _, f := range keys(t) {
 		if inline(f) {
-			out = append(out, flat(f.Type)...)
+			out = append(out, entries(f.Type)...)
 			continue
 		}
-		out = append(out, f)
+		out = append(out, entry{key(f), f})
 	}
 	return out
 }
