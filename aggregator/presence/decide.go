@@ -61,6 +61,11 @@ func (s *Span) fact() Fact {
 
 // find weighs the reports at the moment now.
 func (p *Policy) find(reports []Report, now time.Time, f *finding) {
+	p.weigh(reports, reports, now, f)
+}
+
+// weigh is find for some of the reports; what is back to back is sought in all.
+func (p *Policy) weigh(reports, all []Report, now time.Time, f *finding) {
 	var remembered FactSet
 	for i := range p.Rules {
 		remembered |= p.Rules[i].NotRecent
@@ -107,6 +112,11 @@ func (p *Policy) find(reports []Report, now time.Time, f *finding) {
 					f.soon(now, s.Until.Add(p.Recent))
 				}
 			}
+			if gap := p.Gap[fact]; gap > 0 && !s.Until.IsZero() && now.Before(s.Until.Add(gap)) {
+				if next := p.follower(all, s.Until, gap, now); next.After(until) {
+					until = next
+				}
+			}
 			if !until.IsZero() && !now.Before(until) {
 				continue
 			}
@@ -114,6 +124,31 @@ func (p *Policy) find(reports []Report, now time.Time, f *finding) {
 			f.hold(evidence{s, fact, r.Source, until}, r.doubted(now))
 		}
 	}
+}
+
+// follower gives when the first entry that is back to back with one that ends at
+// end begins to count: after end, at most gap later. Zero: there is none.
+func (p *Policy) follower(all []Report, end time.Time, gap time.Duration, now time.Time) time.Time {
+	var first time.Time
+	latest := end.Add(gap)
+	for i := range all {
+		r := &all[i]
+		if r.expired(now) {
+			continue
+		}
+		for j := range r.Spans {
+			s := &r.Spans[j]
+			fact := s.fact()
+			if p.Gap[fact] == 0 {
+				continue
+			}
+			from, _, ok := s.window(p.Delay[fact], p.Linger[fact])
+			if ok && from.After(end) && !from.After(latest) && (first.IsZero() || from.Before(first)) && !r.expired(from) {
+				first = from
+			}
+		}
+	}
+	return first
 }
 
 // hold counts a fact.

@@ -83,7 +83,7 @@ func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation
 			one := *r
 			one.Spans = r.Spans[j : j+1]
 			var held finding
-			p.find([]Report{one}, now, &held)
+			p.weigh([]Report{one}, reports, now, &held)
 			for fact := range held.holds.All() {
 				decides := r.Source == e.State.Why.Source && fact.String() == e.State.Why.Fact && s.From.Equal(e.State.Why.From)
 				e.Facts = append(e.Facts, Held{fact, r.Source, s.From, held.spans[fact].until, s.Contact, s.Private, decides})

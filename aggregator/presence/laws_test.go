@@ -53,6 +53,7 @@ func drawPolicy(t *rapid.T) *presence.Policy {
 	k.PhoneDND = rapid.SampledFrom([]string{"dnd", "busy", "channel"}).Draw(t, "phone_dnd")
 	k.Ringing = rapid.SampledFrom([]string{"channel", "busy"}).Draw(t, "ringing")
 	k.Tentative = rapid.SampledFrom([]string{"ignore", "busy"}).Draw(t, "tentative")
+	k.MergeGap = rapid.SampledFrom([]time.Duration{0, 30 * time.Second, time.Minute, 5 * time.Minute}).Draw(t, "merge_gap")
 	k.CallOverridesAway = rapid.Bool().Draw(t, "call over away")
 	return k.Policy()
 }

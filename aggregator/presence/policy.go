@@ -61,6 +61,11 @@ type Policy struct {
 	// ended. While it waits for its delay it counts as Meanwhile.
 	Delay, Linger [factCount]time.Duration
 	Meanwhile     [factCount]FactSet
+
+	// A fact with a Gap goes on after its end until the next span of a fact with
+	// a Gap begins, if that is no longer than Gap: entries that follow each other
+	// closely are one.
+	Gap [factCount]time.Duration
 }
 
 // A Setting is a knob of the default policy: Default builds the table from it.
@@ -76,6 +81,7 @@ type Setting struct {
 	Tentative            string        `yaml:"tentative" default:"ignore" doc:"What a tentative entry means: ignore, or busy."`
 	Ringing              string        `yaml:"ringing" default:"channel" doc:"What a ringing phone means: channel, or busy."`
 	PhoneOnly            string        `yaml:"phone_only" default:"available" doc:"What an idle phone means in working hours when no client is known: available, or unknown."`
+	MergeGap             time.Duration `yaml:"merge_gap" default:"1m" doc:"How much time may lie between two entries of a calendar that count as busy or out of office, for the person to stay so in between."`
 	CalendarOnly         string        `yaml:"calendar_only" default:"available" doc:"What a free calendar means in working hours when neither phone nor client is known: available, or unknown."`
 	Recent               time.Duration `yaml:"recent" default:"15m" doc:"How long use of a phone or a client speaks against being out of office or off work."`
 }
@@ -85,7 +91,7 @@ func DefaultSetting() Setting {
 	return Setting{
 		PhoneDND: "dnd", PresentingIsDND: true, DialDelay: 2 * time.Second, HangupLinger: time.Second, AfterCall: "busy",
 		AutoReplyOutOfOffice: true, AllDayBusy: "ignore", Tentative: "ignore", Ringing: "channel", PhoneOnly: "available",
-		CalendarOnly: "available", Recent: 15 * time.Minute,
+		MergeGap: time.Minute, CalendarOnly: "available", Recent: 15 * time.Minute,
 	}
 }
 
@@ -97,6 +103,7 @@ func DefaultPolicy() *Policy { return DefaultSetting().Policy() }
 func (k Setting) Policy() *Policy {
 	inUse := Facts(PhoneDialing, PhoneConnected, PhoneHeld, PhoneConference)
 	active := inUse | Facts(SessionActive)
+	entries := Facts(CalendarMeeting, CalendarBusy, CalendarOutOfOffice) // of a calendar, that count as busy or out of office
 	away := Facts(CalendarOutOfOffice)
 	if k.AutoReplyOutOfOffice {
 		away |= Facts(AutoReply)
@@ -150,9 +157,11 @@ func (k Setting) Policy() *Policy {
 		Rule{Name: "appointment", Title: "Busy in the calendar", Any: Facts(CalendarBusy), Availability: Busy},
 	)
 	if k.AllDayBusy == "busy" {
+		entries |= Facts(CalendarAllDay)
 		rules = append(rules, Rule{Name: "all-day", Title: "Busy all day in the calendar", Any: Facts(CalendarAllDay), Availability: Busy})
 	}
 	if k.Tentative == "busy" {
+		entries |= Facts(CalendarTentative)
 		rules = append(rules, Rule{Name: "tentative", Title: "A tentative entry in the calendar", Any: Facts(CalendarTentative), Availability: Busy})
 	}
 	rules = append(rules,
@@ -208,6 +217,9 @@ func (k Setting) Policy() *Policy {
 	}
 	for f := range inUse.All() {
 		p.Linger[f] = k.HangupLinger
+	}
+	for f := range entries.All() {
+		p.Gap[f] = k.MergeGap
 	}
 	// The phone stays idle until dialing counts, else the person would be
 	// unknown for the length of the delay.
