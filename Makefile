@@ -29,5 +29,6 @@ lint: ## check the code (golangci-lint, pinned in .ci/tools.mod)
 bench: build ## measure, print a table, write bench.json
 	@$(GO) run ./cmd/bench
 
-docs: build ## write docs/configuration.md from the code
+docs: build ## write docs/configuration.md and docs/policy.default.yaml from the code
 	@bin/presenced config reference > docs/configuration.md
+	@bin/presenced policy show > docs/policy.default.yaml

@@ -5,25 +5,47 @@ import (
 	"slices"
 	"time"
 
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 )
 
-// A Core holds the reports about some people and the states they come to. It is
+// A Core holds the reports about some people and decides their states. It is
 // sans-I/O: it has no clock, no goroutine and no lock. Whoever owns it passes the
 // time in, which must not go back, and calls Advance when Next is due.
+//
+// It does not hold the states: deciding is pure and quick, so that the state of a
+// person is decided again whenever it is asked for, from the same reports and for
+// the same moment.
 type Core struct {
 	policy *presence.Policy
 	people map[presence.ID]*record
 	due    dueList
+
+	noting bool // whether Notes are kept
+	notes  []journal.Entry
+
+	// What is unpacked at the moment, and packed; kept for their memory.
+	reports []presence.Report
+	spans   []presence.Span
+	bytes   []byte
 }
 
-// A record is what the core knows of one person.
+// A record is what the core knows of one person. There are millions of them: it is
+// to stay within 64 bytes.
 type record struct {
-	reports []presence.Report // at most one for each source and subject
-	state   presence.State
-	next    time.Time // when the state may change by itself; zero: never
-	place   int       // in the due list; -1: not in it
+	id       presence.ID
+	reports  packed  // at most one for each source and subject
+	decided  instant // the moment for which the state was decided; lapses are noted until then
+	since    instant
+	revision uint64
+	place    int32 // in the due list, or one of those below
 }
+
+// Places of those who are not in the due list.
+const (
+	notDue int32 = -1
+	gone   int32 = -2 // nor among the people any more
+)
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
@@ -34,11 +56,11 @@ func NewCore(policy *presence.Policy) *Core {
 // are, and changed is false.
 func (c *Core) Enter(id presence.ID, now time.Time) (state presence.State, changed bool) {
 	if r := c.people[id]; r != nil {
-		return r.state, false
+		return c.shown(r), false
 	}
-	r := &record{place: -1}
+	r := &record{id: id, place: notDue}
 	c.people[id] = r
-	return c.decide(id, r, now, now)
+	return c.decide(r, nil, &presence.State{}, now, now)
 }
 
 // Leave forgets a person and gives the last state that watchers get.
@@ -47,34 +69,44 @@ func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known
 	if r == nil {
 		return presence.State{}, false
 	}
-	c.schedule(id, r, time.Time{})
+	c.schedule(r, 0)
 	delete(c.people, id)
-	return presence.State{
-		Person: id, Class: presence.Unknown.Class(), Since: now, Revision: r.state.Revision + 1,
-		Why: presence.Reason{Rule: presence.RuleRemoved, Title: "No longer in the directory"},
-	}, true
+	r.reports, r.place = "", gone
+	r.since = instantOf(now)
+	r.revision++
+	c.note(journal.Entry{At: now, Kind: journal.Left, Person: id})
+	return c.shown(r), true
 }
 
 // Accept takes a report about a person. changed tells whether watchers see a
 // difference. A report about somebody unknown, or older than the one held, is
-// dropped. The core keeps the spans: the caller must not change them later.
+// dropped. Notes keep the spans: the caller must not change them later.
 func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (state presence.State, changed bool) {
 	r := c.people[id]
 	if r == nil {
 		return presence.State{}, false
 	}
-	i := slices.IndexFunc(r.reports, func(held presence.Report) bool {
+	reports := c.unpack(r)
+	before := c.stateBy(c.policy, r, reports)
+	i := slices.IndexFunc(reports, func(held presence.Report) bool {
 		return held.Source == report.Source && held.Subject == report.Subject
 	})
+	head, tail := r.reports, packed("")
 	switch {
 	case i < 0:
-		r.reports = append(r.reports, report)
-	case report.At.Before(r.reports[i].At):
-		return r.state, false
+		c.said(id, report, nil, now)
+		reports = append(reports, report)
+	case report.At.Before(reports[i].At):
+		return before, false
 	default:
-		r.reports[i] = report
+		c.said(id, report, &reports[i], now)
+		reports[i] = report
+		head, tail = r.reports.cut(i)
 	}
-	return c.decide(id, r, now, now)
+	c.bytes = appendReport(append(c.bytes[:0], head...), &report)
+	c.bytes = append(c.bytes, tail...)
+	r.reports = packed(c.bytes)
+	return c.decide(r, reports, &before, now, now)
 }
 
 // Restore puts back what was known before a restart. The reports count as those
@@ -85,12 +117,15 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	if r == nil {
 		return presence.State{}, false
 	}
+	c.bytes = append(c.bytes[:0], r.reports...)
 	for _, report := range reports {
-		r.reports = append(r.reports, report.Lost(now))
+		c.lost(id, &report, now)
+		c.bytes = appendReport(c.bytes, &report)
 	}
-	r.state = last
-	r.state.Person = id
-	state, _ = c.decide(id, r, now, now)
+	r.reports = packed(c.bytes)
+	last.Person = id
+	r.decided, r.since, r.revision = instantOf(now), instantOf(last.Since), last.Revision
+	state, _ = c.decide(r, c.unpack(r), &last, now, now)
 	return state, true
 }
 
@@ -98,21 +133,30 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 // once and expire after their grace. It gives the states that changed.
 func (c *Core) Lost(source string, now time.Time) []presence.State {
 	var changes []presence.State
-	for id, r := range c.people {
-		hit := false
-		for i := range r.reports {
-			if r.reports[i].Source == source {
-				r.reports[i] = r.reports[i].Lost(now)
-				hit = true
-			}
-		}
-		if hit {
-			if s, changed := c.decide(id, r, now, now); changed {
-				changes = append(changes, s)
-			}
+	for _, r := range c.people {
+		if s, changed := c.lose(r, source, now); changed {
+			changes = append(changes, s)
 		}
 	}
 	return changes
+}
+
+// lose is Lost for one person.
+func (c *Core) lose(r *record, source string, now time.Time) (state presence.State, changed bool) {
+	reports := c.unpack(r)
+	by := func(held presence.Report) bool { return held.Source == source }
+	if !slices.ContainsFunc(reports, by) {
+		return presence.State{}, false
+	}
+	before := c.stateBy(c.policy, r, reports)
+	c.lapses(r, reports, now) // what lapsed by itself until now
+	for i := range reports {
+		if by(reports[i]) {
+			c.lost(r.id, &reports[i], now)
+		}
+	}
+	c.pack(r, reports)
+	return c.decide(r, reports, &before, now, now)
 }
 
 // Keep drops the reports about a person whose subjects keep refuses, as when an
@@ -122,24 +166,43 @@ func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.T
 	if r == nil {
 		return presence.State{}, false
 	}
-	before := len(r.reports)
-	r.reports = slices.DeleteFunc(r.reports, func(held presence.Report) bool { return !keep(held.Subject) })
-	if len(r.reports) == before {
-		return r.state, false
+	reports := c.unpack(r)
+	before := c.stateBy(c.policy, r, reports)
+	kept := slices.DeleteFunc(reports, func(held presence.Report) bool {
+		if keep(held.Subject) {
+			return false
+		}
+		c.lapsed(id, &held, journal.Expired, now)
+		return true
+	})
+	if len(kept) == len(reports) {
+		return before, false
 	}
-	return c.decide(id, r, now, now)
+	c.pack(r, kept)
+	return c.decide(r, kept, &before, now, now)
 }
 
 // Advance decides anew for everybody whose time has come, and appends the states
 // that changed to changes.
 func (c *Core) Advance(now time.Time, changes []presence.State) []presence.State {
-	for len(c.due) > 0 && !c.due[0].r.next.After(now) {
-		d := c.due[0]
-		if s, changed := c.decide(d.id, d.r, now, d.r.next); changed {
+	for c.isDue(now) {
+		if _, s, changed := c.step(now); changed {
 			changes = append(changes, s)
 		}
 	}
 	return changes
+}
+
+// isDue tells whether somebody's time has come.
+func (c *Core) isDue(now time.Time) bool { return len(c.due) > 0 && c.due[0].at <= instantOf(now) }
+
+// step decides anew for the person whose time comes first.
+func (c *Core) step(now time.Time) (r *record, state presence.State, changed bool) {
+	first := c.due[0]
+	reports := c.unpack(first.r)
+	before := c.stateBy(c.policy, first.r, reports)
+	state, changed = c.decide(first.r, reports, &before, now, first.at.time())
+	return first.r, state, changed
 }
 
 // Next is when Advance is due; zero: not before something is accepted.
@@ -147,13 +210,13 @@ func (c *Core) Next() time.Time {
 	if len(c.due) == 0 {
 		return time.Time{}
 	}
-	return c.due[0].r.next
+	return c.due[0].at.time()
 }
 
 // State gives the state of a person.
 func (c *Core) State(id presence.ID) (presence.State, bool) {
 	if r := c.people[id]; r != nil {
-		return r.state, true
+		return c.shown(r), true
 	}
 	return presence.State{}, false
 }
@@ -161,14 +224,15 @@ func (c *Core) State(id presence.ID) (presence.State, bool) {
 // Each calls f for the state of every person, in no order.
 func (c *Core) Each(f func(presence.State)) {
 	for _, r := range c.people {
-		f(r.state)
+		f(c.shown(r))
 	}
 }
 
-// Reports gives what is held about a person; the caller must not change it.
+// Reports gives what is held about a person.
 func (c *Core) Reports(id presence.ID) []presence.Report {
 	if r := c.people[id]; r != nil {
-		return slices.Clone(r.reports)
+		reports, _ := r.reports.unpack(nil, nil)
+		return reports
 	}
 	return nil
 }
@@ -180,40 +244,83 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 	if r == nil {
 		return presence.Explanation{}, false
 	}
-	e := c.policy.Explain(id, r.reports, at)
-	if e.State.Availability == r.state.Availability && e.State.Activity == r.state.Activity {
-		e.State.Since = r.state.Since
+	reports := c.unpack(r)
+	now := c.stateBy(c.policy, r, reports)
+	e := c.policy.Explain(id, reports, at)
+	if e.State.Availability == now.Availability && e.State.Activity == now.Activity {
+		e.State.Since = now.Since
 	}
-	e.State.Revision = r.state.Revision
+	e.State.Revision = now.Revision
 	return e, true
 }
 
-// decide brings the state of r up to date; began is when a new one begins.
-func (c *Core) decide(id presence.ID, r *record, now, began time.Time) (presence.State, bool) {
-	s, next := c.policy.Decide(id, r.reports, now)
-	c.schedule(id, r, next)
-	if s.Same(&r.state) {
-		return r.state, false
+// unpack gives the reports of r, until it is called again.
+func (c *Core) unpack(r *record) []presence.Report {
+	c.reports, c.spans = r.reports.unpack(c.reports[:0], c.spans[:0])
+	return c.reports
+}
+
+// pack makes reports those of r.
+func (c *Core) pack(r *record, reports []presence.Report) {
+	c.bytes = c.bytes[:0]
+	for i := range reports {
+		c.bytes = appendReport(c.bytes, &reports[i])
 	}
-	s.Since = began
-	if s.Availability == r.state.Availability && s.Activity == r.state.Activity && !r.state.Since.IsZero() {
-		s.Since = r.state.Since
+	r.reports = packed(c.bytes)
+}
+
+// shown gives the state of r as watchers see it.
+func (c *Core) shown(r *record) presence.State {
+	return c.stateBy(c.policy, r, c.unpack(r))
+}
+
+// stateBy is shown by the policy under which r was decided, from the reports of r.
+func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Report) presence.State {
+	var s presence.State
+	if r.place == gone {
+		s = presence.State{
+			Person: r.id, Class: presence.Unknown.Class(),
+			Why: presence.Reason{Rule: presence.RuleRemoved, Title: "No longer in the directory"},
+		}
+	} else {
+		s, _ = policy.Decide(r.id, reports, r.decided.time())
 	}
-	s.Revision = r.state.Revision + 1
-	r.state = s
+	s.Since, s.Revision = r.since.time(), r.revision
+	return s
+}
+
+// decide brings r up to date, of which there are these reports, and which was shown
+// as before; began is when a new state begins.
+func (c *Core) decide(r *record, reports []presence.Report, before *presence.State, now, began time.Time) (presence.State, bool) {
+	c.lapses(r, reports, now)
+	s, next := c.policy.Decide(r.id, reports, r.decided.time())
+	c.schedule(r, instantOf(next))
+	if s.Same(before) {
+		return *before, false
+	}
+	if s.Availability != before.Availability || s.Activity != before.Activity || r.since == 0 {
+		r.since = instantOf(began)
+	}
+	r.revision++
+	s.Since, s.Revision = r.since.time(), r.revision
+	if c.noting {
+		noted := s
+		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id, State: &noted})
+	}
 	return s, true
 }
 
-func (c *Core) schedule(id presence.ID, r *record, next time.Time) {
-	r.next = next
+// schedule has Advance decide r at a time; zero: not.
+func (c *Core) schedule(r *record, at instant) {
 	switch {
-	case next.IsZero() && r.place >= 0:
-		heap.Remove(&c.due, r.place)
-	case next.IsZero():
+	case at == 0 && r.place >= 0:
+		heap.Remove(&c.due, int(r.place))
+	case at == 0:
 	case r.place >= 0:
-		heap.Fix(&c.due, r.place)
+		c.due[r.place].at = at
+		heap.Fix(&c.due, int(r.place))
 	default:
-		heap.Push(&c.due, dueEntry{id, r})
+		heap.Push(&c.due, dueEntry{at, r})
 	}
 }
 
@@ -221,28 +328,28 @@ func (c *Core) schedule(id presence.ID, r *record, next time.Time) {
 type dueList []dueEntry
 
 type dueEntry struct {
-	id presence.ID
+	at instant
 	r  *record
 }
 
 func (d dueList) Len() int           { return len(d) }
-func (d dueList) Less(i, j int) bool { return d[i].r.next.Before(d[j].r.next) }
+func (d dueList) Less(i, j int) bool { return d[i].at < d[j].at }
 func (d dueList) Swap(i, j int) {
 	d[i], d[j] = d[j], d[i]
-	d[i].r.place, d[j].r.place = i, j
+	d[i].r.place, d[j].r.place = int32(i), int32(j) //nolint:gosec // there are not as many people
 }
 
 // Push implements heap.Interface.
 func (d *dueList) Push(x any) {
-	e := x.(dueEntry) //nolint:forcetypeassert // only schedule pushes
-	e.r.place = len(*d)
+	e := x.(dueEntry)          //nolint:forcetypeassert // only schedule pushes
+	e.r.place = int32(len(*d)) //nolint:gosec // there are not as many people
 	*d = append(*d, e)
 }
 
 // Pop implements heap.Interface.
 func (d *dueList) Pop() any {
 	last := (*d)[len(*d)-1]
-	last.r.place = -1
+	last.r.place = notDue
 	*d = (*d)[:len(*d)-1]
 	return last
 }

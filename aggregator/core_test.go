@@ -170,14 +170,25 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// Reports about people in no order, of whom three sources speak.
 func BenchmarkAccept(b *testing.B) {
-	for _, people := range []int{10_000, 100_000} {
+	for _, people := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprint(people), func(b *testing.B) {
 			c := aggregator.NewCore(presence.DefaultPolicy())
 			ids := make([]presence.ID, people)
+			calendar := presence.Report{Source: "exchange/calendar", At: eight, Doubted: clock(9, 0, 0), Expires: clock(20, 0, 0), Grace: time.Hour, Spans: []presence.Span{
+				{Fact: presence.CalendarMeeting, From: clock(10, 0, 0), Until: clock(11, 0, 0)},
+				{Fact: presence.CalendarBusy, From: clock(13, 0, 0), Until: clock(14, 0, 0), Private: true},
+			}}
+			replies := presence.Report{Source: "exchange/replies", At: eight, Doubted: clock(9, 0, 0), Expires: clock(20, 0, 0), Grace: time.Hour}
 			for i := range ids {
 				ids[i] = presence.ID(fmt.Sprint("p", i))
 				c.Enter(ids[i], eight)
+				subject := presence.Subject{Scheme: "mail", Value: fmt.Sprintf("p%d@example.com", i)}
+				calendar.Subject, replies.Subject = subject, subject
+				c.Accept(ids[i], calendar, eight)
+				c.Accept(ids[i], replies, eight)
+				c.Accept(ids[i], phone(eight, idle(eight)), eight)
 			}
 			on := []presence.Span{{Fact: presence.PhoneConnected, From: eight}}
 			off := []presence.Span{idle(eight)}
@@ -186,10 +197,10 @@ func BenchmarkAccept(b *testing.B) {
 			for b.Loop() {
 				n++
 				r := phone(eight.Add(time.Duration(n)), on...)
-				if n/people%2 == 0 {
+				if n/people%2 == 1 {
 					r.Spans = off
 				}
-				c.Accept(ids[n%people], r, eight)
+				c.Accept(ids[n*7919%people], r, eight)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"presenced/aggregator/directory"
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 )
 
@@ -25,11 +26,12 @@ import (
 // called from any goroutine.
 type Hub struct {
 	log      *slog.Logger
-	recorder *Recorder // nil: nothing survives a restart
+	recorder *Recorder        // nil: nothing survives a restart
+	journal  *journal.Journal // nil: the past is forgotten
 	seed     maphash.Seed
 	shards   []*shard
 
-	changing sync.Mutex // serialises SetDirectory
+	changing sync.Mutex // serialises SetDirectory and SetPolicy
 	people   atomic.Pointer[roll]
 
 	// Strangers counts reports about subjects that are nobody known.
@@ -62,6 +64,23 @@ func NewHub(policy *presence.Policy, recorder *Recorder, log *slog.Logger) *Hub 
 	return h
 }
 
+// KeepJournal has the hub write down in j what becomes known. It is to be called
+// before anything else.
+func (h *Hub) KeepJournal(j *journal.Journal) {
+	h.journal = j
+	for _, s := range h.shards {
+		s.core.Remember()
+	}
+}
+
+// unlock ends a change of the shard: what became known by it is written down.
+func (h *Hub) unlock(s *shard) {
+	if h.journal != nil {
+		h.journal.Note(s.core.Notes()...)
+	}
+	s.mu.Unlock()
+}
+
 // Run moves time on until ctx ends: it changes states when their spans say so.
 func (h *Hub) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -87,39 +106,55 @@ func (h *Hub) keepTime(ctx context.Context, s *shard) {
 		case <-timer.C:
 		case <-s.wake:
 		}
-		s.mu.Lock()
-		now := time.Now()
-		for _, state := range s.core.Advance(now, nil) {
-			h.deliver(s, state)
-		}
-		wait := sweep
-		if next := s.core.Next(); !next.IsZero() {
-			wait = min(wait, max(0, time.Until(next)))
-		}
-		s.mu.Unlock()
-		timer.Reset(wait)
+		timer.Reset(h.advance(s))
 	}
+}
+
+// stride is how many people are decided before others get at the shard.
+const stride = 500
+
+// advance decides for people of the shard whose time has come, and gives the time
+// until there are more.
+func (h *Hub) advance(s *shard) time.Duration {
+	s.mu.Lock()
+	defer h.unlock(s)
+	now := time.Now()
+	for range stride {
+		if !s.core.isDue(now) {
+			break
+		}
+		if r, state, changed := s.core.step(now); changed {
+			h.announce(s, r, state)
+		}
+	}
+	next := s.core.Next()
+	if next.IsZero() {
+		return sweep
+	}
+	return min(sweep, max(0, time.Until(next)))
 }
 
 func (h *Hub) shard(id presence.ID) *shard {
 	return h.shards[maphash.String(h.seed, string(id))%uint64(len(h.shards))]
 }
 
-// deliver gives a state to whoever watches; s.mu is held.
+// deliver gives the state of somebody known to whoever watches; s.mu is held.
 func (h *Hub) deliver(s *shard, state presence.State) {
+	h.announce(s, s.core.people[state.Person], state)
+}
+
+// announce is deliver for r, who may have left.
+func (h *Hub) announce(s *shard, r *record, state presence.State) {
 	for _, m := range s.all {
-		m.put(state)
+		m.put(r)
 	}
-	for _, m := range s.some[state.Person] {
-		m.put(state)
+	for _, m := range s.some[r.id] {
+		m.put(r)
 	}
 	if h.recorder != nil {
 		h.recorder.state(state)
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.nudge()
 }
 
 // nudge makes the shard's loop look at the time again.
@@ -138,21 +173,17 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 	old := h.people.Swap(&roll{d, make(chan struct{})})
 	for _, s := range h.shards {
 		s.mu.Lock()
-		var gone []presence.ID
-		s.core.Each(func(state presence.State) {
-			if _, ok := d.Person(state.Person); !ok {
-				gone = append(gone, state.Person)
+		for id, r := range s.core.people {
+			if _, ok := d.Person(id); ok {
+				continue
 			}
-		})
-		for _, id := range gone {
-			if state, known := s.core.Leave(id, now); known {
-				h.deliver(s, state)
-			}
+			state, _ := s.core.Leave(id, now)
+			h.announce(s, r, state)
 			if h.recorder != nil {
 				h.recorder.forget(id)
 			}
 		}
-		s.mu.Unlock()
+		h.unlock(s)
 	}
 	for _, p := range d.People() {
 		s := h.shard(p.ID)
@@ -167,7 +198,7 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		if state, changed := s.core.Keep(p.ID, mine, now); changed {
 			h.deliver(s, state)
 		}
-		s.mu.Unlock()
+		h.unlock(s)
 	}
 	close(old.replaced)
 }
@@ -197,7 +228,7 @@ func (h *Hub) Restore(ctx context.Context, now time.Time) (people int, err error
 		if state, changed := s.core.Restore(id, k.reports, k.state, now); changed {
 			h.deliver(s, state)
 		}
-		s.mu.Unlock()
+		h.unlock(s)
 		people++
 	}
 	return people, nil
@@ -209,24 +240,32 @@ func (h *Hub) Report(_ context.Context, r presence.Report) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
+	if r.Source == SourceManual {
+		return errors.New("what is set by hand is set through Manual, which makes it durable first")
+	}
 	p, ok := h.people.Load().Find(r.Subject)
 	if !ok {
 		h.strangers.Add(1)
 		return fmt.Errorf("report of %s: %w: %s", r.Source, errStranger, r.Subject)
 	}
-	s := h.shard(p.ID)
+	h.accept(p.ID, r)
+	return nil
+}
+
+// accept takes a report about a person. Manual keeps its own reports: they are not recorded.
+func (h *Hub) accept(id presence.ID, r presence.Report) {
+	s := h.shard(id)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	state, changed := s.core.Accept(p.ID, r, time.Now())
-	if h.recorder != nil {
-		h.recorder.report(p.ID, r)
+	defer h.unlock(s)
+	state, changed := s.core.Accept(id, r, time.Now())
+	if h.recorder != nil && r.Source != SourceManual {
+		h.recorder.report(id, r)
 	}
 	if changed {
 		h.deliver(s, state)
 	} else {
 		s.nudge()
 	}
-	return nil
 }
 
 var errStranger = errors.New("nobody in the directory has this subject")
@@ -239,10 +278,12 @@ func (h *Hub) Strangers() uint64 { return h.strangers.Load() }
 func (h *Hub) Lost(source string, now time.Time) {
 	for _, s := range h.shards {
 		s.mu.Lock()
-		for _, state := range s.core.Lost(source, now) {
-			h.deliver(s, state)
+		for _, r := range s.core.people {
+			if state, changed := s.core.lose(r, source, now); changed {
+				h.announce(s, r, state)
+			}
 		}
-		s.mu.Unlock()
+		h.unlock(s)
 		s.nudge()
 	}
 }
@@ -253,12 +294,22 @@ func (h *Hub) Watch(ctx context.Context, who ...presence.ID) iter.Seq[presence.S
 		m := newMailbox()
 		defer h.enrol(m, who)()
 		for {
-			s, ok := m.take(ctx)
-			if !ok || !yield(s) {
+			r, ok := m.first(ctx)
+			if !ok || !yield(h.take(m, r)) {
 				return
 			}
 		}
 	}
+}
+
+// take gives the state of r, who is the first in m, and takes r out of it. Under the
+// lock of the shard no newer state can come in between and be given twice.
+func (h *Hub) take(m *mailbox, r *record) presence.State {
+	s := h.shard(r.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.drop()
+	return s.core.shown(r)
 }
 
 // enrol puts the current states into m and sees that changes follow; the result undoes it.
@@ -270,7 +321,9 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		for _, s := range h.shards {
 			s.mu.Lock()
 			s.all = append(s.all, m)
-			s.core.Each(m.put)
+			for _, r := range s.core.people {
+				m.put(r)
+			}
 			s.mu.Unlock()
 		}
 		return func() {
@@ -285,8 +338,8 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		s := h.shard(id)
 		s.mu.Lock()
 		s.some[id] = append(s.some[id], m)
-		if state, ok := s.core.State(id); ok {
-			m.put(state)
+		if r := s.core.people[id]; r != nil {
+			m.put(r)
 		}
 		s.mu.Unlock()
 	}

@@ -3,31 +3,75 @@ package aggregator
 import (
 	"context"
 	"sync"
-
-	"presenced/aggregator/presence"
 )
 
-// A mailbox holds, for one watcher, the newest state of each person that the
-// watcher has not taken yet (R4). It never blocks the sender, and never holds
-// more than one state of a person.
+// A mailbox holds, for one watcher, the people whose newest state the watcher has
+// not taken yet (R4). It never blocks the sender. What is taken is the state at
+// that time, so that a watcher who takes nothing costs a few bytes for each person.
 type mailbox struct {
-	mu    sync.Mutex
-	held  map[presence.ID]presence.State
-	queue []presence.ID // the people in held, in the order in which they became news
-	wake  chan struct{} // holds a token while there may be news
+	mu      sync.Mutex
+	queue   queue // in the order in which they became news
+	waiting map[*record]struct{}
+	most    int           // how many waited since nobody did
+	wake    chan struct{} // holds a token while there may be news
+}
+
+// A queue is a list of blocks: when it grows nothing is copied, and what was taken
+// out is given back at once, but for the last block.
+type queue struct {
+	head, tail *block
+	from, to   int // the first in head, the end in tail
+}
+
+type block struct {
+	people [63]*record
+	next   *block
+}
+
+func (q *queue) add(r *record) {
+	switch {
+	case q.tail == nil:
+		q.tail = &block{}
+		q.head = q.tail
+	case q.to == len(q.tail.people):
+		q.tail.next = &block{}
+		q.tail, q.to = q.tail.next, 0
+	}
+	q.tail.people[q.to] = r
+	q.to++
+}
+
+// first gives nil where there is nobody.
+func (q *queue) first() *record {
+	if q.head == nil || q.from == len(q.head.people) {
+		return nil
+	}
+	return q.head.people[q.from]
+}
+
+func (q *queue) drop() {
+	q.head.people[q.from] = nil
+	q.from++
+	switch {
+	case q.head == q.tail && q.from == q.to:
+		q.from, q.to = 0, 0
+	case q.from == len(q.head.people):
+		q.head, q.from = q.head.next, 0
+	}
 }
 
 func newMailbox() *mailbox {
-	return &mailbox{held: map[presence.ID]presence.State{}, wake: make(chan struct{}, 1)}
+	return &mailbox{waiting: map[*record]struct{}{}, wake: make(chan struct{}, 1)}
 }
 
-// put leaves a state; an older one of the same person is replaced.
-func (m *mailbox) put(s presence.State) {
+// put leaves word of a new state of r.
+func (m *mailbox) put(r *record) {
 	m.mu.Lock()
-	if _, waiting := m.held[s.Person]; !waiting {
-		m.queue = append(m.queue, s.Person)
+	if _, waits := m.waiting[r]; !waits {
+		m.waiting[r] = struct{}{}
+		m.queue.add(r)
+		m.most = max(m.most, len(m.waiting))
 	}
-	m.held[s.Person] = s
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -35,26 +79,38 @@ func (m *mailbox) put(s presence.State) {
 	}
 }
 
-// take gives the next state, and blocks until there is one; ok is false when ctx ended.
-func (m *mailbox) take(ctx context.Context) (s presence.State, ok bool) {
-	for {
-		if ctx.Err() != nil {
-			return presence.State{}, false
-		}
+// first gives who is first in the queue, and blocks until there is somebody; ok is
+// false when ctx ended.
+func (m *mailbox) first(ctx context.Context) (r *record, ok bool) {
+	for ctx.Err() == nil {
 		m.mu.Lock()
-		if len(m.queue) > 0 {
-			id := m.queue[0]
-			m.queue = m.queue[1:]
-			s = m.held[id]
-			delete(m.held, id)
-			m.mu.Unlock()
-			return s, true
-		}
-		m.queue = nil
+		r = m.queue.first()
 		m.mu.Unlock()
+		if r != nil {
+			return r, true
+		}
 		select {
 		case <-m.wake:
 		case <-ctx.Done():
 		}
 	}
+	return nil, false
+}
+
+// large is from how many people on the memory of an empty mailbox is given back.
+const large = 1000
+
+// drop takes out who is first.
+func (m *mailbox) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.waiting, m.queue.first())
+	m.queue.drop()
+	if len(m.waiting) > 0 {
+		return
+	}
+	if m.most >= large {
+		m.waiting = map[*record]struct{}{}
+	}
+	m.most = 0
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/base32"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,7 +17,8 @@ import (
 )
 
 // A Memory keeps values by key; a bucket of the store is one. Put and Delete may
-// block until the value is durable.
+// block until the value is durable. One that implements interface{ Err() error }
+// says what is wrong with the store now; the call must not block.
 type Memory interface {
 	Load(ctx context.Context) (map[string][]byte, error)
 	Put(ctx context.Context, key string, value []byte) error
@@ -170,8 +174,61 @@ func (r *Recorder) Status() presence.Status {
 			Phase: presence.PhaseDegraded, LastError: r.failed.Error(), LastErrorAt: r.since,
 			Detail: fmt.Sprintf("%d changes wait for the store; presence goes on in memory", len(r.dirty)),
 		}
+	} else if own, ok := r.reports.(interface{ Err() error }); ok {
+		if err := own.Err(); err != nil {
+			s.Phase, s.LastError, s.Detail = presence.PhaseDegraded, err.Error(), "the store needs attention; presence goes on"
+		}
 	}
 	return s
+}
+
+// Revive is Restore for a store that could not be read when the service started: it
+// tries until the store gives what it kept, and puts back what no source has said
+// anew meanwhile. The hub must be the one of this recorder.
+func (r *Recorder) Revive(ctx context.Context, h *Hub) error {
+	tick := time.NewTicker(revivePause)
+	defer tick.Stop()
+	for {
+		found, err := r.load(ctx)
+		if err == nil {
+			n := 0
+			for id, k := range found {
+				n += h.revive(id, k.reports, time.Now())
+			}
+			r.log.Info("the store can be read again", "people", len(found), "reports", n)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+const revivePause = 5 * time.Second
+
+// revive puts back reports as those of lost sources, where the core has none of the
+// same source and subject, and says how many.
+func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (n int) {
+	d := h.people.Load()
+	s := h.shard(id)
+	s.mu.Lock()
+	defer h.unlock(s)
+	held := s.core.Reports(id)
+	for _, old := range reports {
+		owner, ok := d.Find(old.Subject)
+		if !ok || owner.ID != id || slices.ContainsFunc(held, func(r presence.Report) bool { return r.Source == old.Source && r.Subject == old.Subject }) {
+			continue
+		}
+		if state, changed := s.core.Accept(id, old.Lost(now), now); changed {
+			h.deliver(s, state)
+		} else {
+			s.nudge()
+		}
+		n++
+	}
+	return n
 }
 
 // kept is what the store held about one person.
@@ -182,7 +239,7 @@ type kept struct {
 
 // load reads everything. A value that does not decode is logged and dropped: one
 // bad record must not keep the others from coming back.
-func (r *Recorder) load(ctx context.Context) (map[presence.ID]kept, error) {
+func (r *Recorder) load(ctx context.Context) (map[presence.ID]*kept, error) {
 	states, err := r.states.Load(ctx)
 	if err != nil {
 		return nil, err
@@ -191,46 +248,95 @@ func (r *Recorder) load(ctx context.Context) (map[presence.ID]kept, error) {
 	if err != nil {
 		return nil, err
 	}
+	decodedStates := decodeAll(states, decodeState)
+	decodedReports := decodeAll(reports, decodeReport)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := map[presence.ID]kept{}
-	for key, data := range states {
-		r.written[item{r.states, key}] = true
-		var s presence.State
-		if err := json.Unmarshal(data, &s); err != nil || stateKey(s.Person) != key {
-			r.log.Error("a kept state cannot be read and is dropped", "key", key, "error", err)
-			continue
-		}
-		out[s.Person] = kept{state: s}
+	if len(r.written) == 0 {
+		r.written = make(map[item]bool, len(states)+len(reports))
 	}
-	for key, data := range reports {
-		r.written[item{r.reports, key}] = true
-		var rep presence.Report
-		owner, _, _ := strings.Cut(key, ".")
-		id, err := base32.HexEncoding.WithPadding(base32.NoPadding).DecodeString(owner)
-		if err == nil {
-			err = json.Unmarshal(data, &rep)
-		}
-		if err == nil {
-			err = rep.Check()
-		}
-		if err != nil {
-			r.log.Error("a kept report cannot be read and is dropped", "key", key, "error", err)
+	out := make(map[presence.ID]*kept, len(states))
+	for _, d := range decodedStates {
+		r.written[item{r.states, d.key}] = true
+		if d.err != nil {
+			r.log.Error("a kept state cannot be read and is dropped", "key", d.key, "error", d.err)
 			continue
 		}
-		k := out[presence.ID(id)]
-		k.reports = append(k.reports, rep)
-		out[presence.ID(id)] = k
+		out[d.id] = &kept{state: d.value}
+	}
+	for _, d := range decodedReports {
+		r.written[item{r.reports, d.key}] = true
+		if d.err != nil {
+			r.log.Error("a kept report cannot be read and is dropped", "key", d.key, "error", d.err)
+			continue
+		}
+		if d.value.Source == SourceManual { // its home is the bucket of Manual, where it may be cleared by now
+			continue
+		}
+		k := out[d.id]
+		if k == nil {
+			k = &kept{}
+			out[d.id] = k
+		}
+		k.reports = append(k.reports, d.value)
 	}
 	return out, nil
 }
 
-// Keys are in the alphabet that every key-value store takes.
-func stateKey(id presence.ID) string {
-	return base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(id))
+// decoded is one value of a bucket.
+type decoded[T any] struct {
+	key   string
+	id    presence.ID
+	value T
+	err   error
 }
 
+// decodeAll decodes with all processors: after a restart there may be millions.
+func decodeAll[T any](values map[string][]byte, decode func(key string, data []byte) (presence.ID, T, error)) []decoded[T] {
+	all := make([]decoded[T], 0, len(values))
+	for key := range values {
+		all = append(all, decoded[T]{key: key})
+	}
+	var g sync.WaitGroup
+	for part := range slices.Chunk(all, max(1, len(all)/runtime.GOMAXPROCS(0)+1)) {
+		g.Go(func() {
+			for i := range part {
+				d := &part[i]
+				d.id, d.value, d.err = decode(d.key, values[d.key])
+			}
+		})
+	}
+	g.Wait()
+	return all
+}
+
+func decodeState(key string, data []byte) (presence.ID, presence.State, error) {
+	var s presence.State
+	err := json.Unmarshal(data, &s)
+	if err == nil && stateKey(s.Person) != key {
+		err = errors.New("it is of somebody else")
+	}
+	return s.Person, s, err
+}
+
+func decodeReport(key string, data []byte) (presence.ID, presence.Report, error) {
+	var rep presence.Report
+	owner, _, _ := strings.Cut(key, ".")
+	id, err := keyAlphabet.DecodeString(owner)
+	if err == nil {
+		err = json.Unmarshal(data, &rep)
+	}
+	if err == nil {
+		err = rep.Check()
+	}
+	return presence.ID(id), rep, err
+}
+
+// Keys are in the alphabet that every key-value store takes.
+var keyAlphabet = base32.HexEncoding.WithPadding(base32.NoPadding) //nolint:gochecknoglobals // immutable
+
+func stateKey(id presence.ID) string { return keyAlphabet.EncodeToString([]byte(id)) }
+
 func reportKey(id presence.ID, r presence.Report) string {
-	enc := base32.HexEncoding.WithPadding(base32.NoPadding)
-	return stateKey(id) + "." + enc.EncodeToString([]byte(r.Source)) + "." + enc.EncodeToString([]byte(r.Subject.String()))
+	return stateKey(id) + "." + keyAlphabet.EncodeToString([]byte(r.Source)) + "." + keyAlphabet.EncodeToString([]byte(r.Subject.String()))
 }

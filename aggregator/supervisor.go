@@ -25,6 +25,14 @@ type Supervisor struct {
 	hub   *Hub
 	log   *slog.Logger
 	parts []*part
+	other []statusOnly
+}
+
+// statusOnly is something that the supervisor shows, but does not run.
+type statusOnly struct {
+	name   string
+	kind   Kind
+	status func() presence.Status
 }
 
 // A part is one supervised source or bridge.
@@ -85,6 +93,12 @@ func (v *Supervisor) AddSource(s Source) {
 func (v *Supervisor) AddBridge(b Bridge) {
 	p := v.part(b.Name(), KindBridge, b)
 	p.run = func(ctx context.Context) error { return b.Run(ctx, v.hub) }
+}
+
+// AddStatus has Health show something that the supervisor does not run. status
+// must not block.
+func (v *Supervisor) AddStatus(name string, kind Kind, status func() presence.Status) {
+	v.other = append(v.other, statusOnly{name, kind, status})
 }
 
 func (v *Supervisor) part(name string, kind Kind, self any) *part {
@@ -226,12 +240,15 @@ func (p *part) health(now time.Time) Health {
 }
 
 // Health tells how every part fares, sources first, then by name; it also shows
-// the recorder as the store.
+// what AddStatus was told of, and the recorder as the store.
 func (v *Supervisor) Health() []Health {
 	now := time.Now()
 	var all []Health
 	for _, p := range v.parts {
 		all = append(all, p.health(now))
+	}
+	for _, o := range v.other {
+		all = append(all, Health{Name: o.name, Kind: o.kind, Status: o.status()})
 	}
 	if r := v.hub.recorder; r != nil {
 		all = append(all, Health{Name: "store", Kind: KindStore, Status: r.Status()})

@@ -49,7 +49,7 @@ type emitter func(presence.Report) error
 func newSource(cfg Config, part string, a *account, log *slog.Logger) *source {
 	name := cfg.Name + "/" + part
 	return &source{
-		name: name, interval: cfg.Interval, account: a, log: log.With("part", part), phase: presence.PhaseConnecting,
+		name: name, interval: cfg.Interval, account: a, log: log.With("source", name), phase: presence.PhaseConnecting,
 		counts: map[string]int{}, fates: map[presence.Subject]fate{},
 	}
 }

@@ -7,13 +7,17 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,64 +61,269 @@ func (c *Config) Check() []config.Problem {
 
 // A Store holds buckets. Close it last.
 type Store struct {
-	embedded *server.Server // nil: a cluster
-	lock     *os.File       // held while the embedded server uses its folder
+	config Config
+	log    *slog.Logger
+	lock   *os.File // held while the embedded server uses its folder
+	stop   context.CancelFunc
+	kept   chan struct{} // closed when keep has ended; nil: it was never started
+
+	mu       sync.Mutex
+	embedded *server.Server // nil: a cluster, or down
 	conn     *nats.Conn
-	js       jetstream.JetStream
-	replicas int
+	js       jetstream.JetStream // nil: down
+	down     error               // why js is nil
+	bound    map[string]jetstream.KeyValue
+	damage   map[string]string // by bucket: what of it could not be read
+	repair   sync.Mutex        // one bucket is repaired at a time
+	making   sync.RWMutex      // held for reading while a bucket or log is made, for writing while the server ends
+
+	// The embedded server never takes a write again after one failed, as on a full
+	// disk, and tells only its log: this is what it wrote there.
+	writeError atomic.Pointer[string]
 }
 
-const startTimeout = 20 * time.Second
+const (
+	startTimeout = 20 * time.Second
+	// retryEvery is how often a store that is down is tried again.
+	retryEvery = 2 * time.Second
+	probeSize  = 4 << 20 // that must fit before a store is started again
+)
 
 // Open starts the embedded server, or connects to the cluster. It blocks until
-// the store can be used, at most 20 seconds.
+// the store can be used, at most 20 seconds, and fails if it cannot.
 func Open(ctx context.Context, c Config, log *slog.Logger) (*Store, error) {
-	s := &Store{replicas: c.Replicas}
-	opts := []nats.Option{nats.Name("presenced"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(false)}
-	url := c.URL
-	if url == "" {
-		var err error
-		if s.lock, err = lock(c.Directory); err != nil {
-			return nil, err
+	s, err := Start(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.stream(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Start is Open for a service that must come up without its store: a store that
+// cannot be used now is no error, but is tried again until Close. Meanwhile its
+// buckets answer ErrDown, and Err says why. It fails where waiting is useless: the
+// folder belongs to another process (ErrInUse), or the TLS files cannot be read.
+func Start(ctx context.Context, c Config, log *slog.Logger) (*Store, error) {
+	s := &Store{config: c, log: log, bound: map[string]jetstream.KeyValue{}, damage: map[string]string{}}
+	if strings.HasPrefix(c.URL, "tls://") {
+		if _, err := c.TLS.Client(""); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
 		}
-		if s.embedded, err = start(c, log); err != nil {
-			s.Close()
-			return nil, err
+	}
+	if err := s.connect(ctx); errors.Is(err, ErrInUse) {
+		return nil, err
+	} else if err != nil {
+		log.Error("the store cannot be used, it is tried again", "error", err)
+	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop, s.kept = stop, make(chan struct{})
+	go s.keep(life)
+	return s, nil
+}
+
+// keep tries again while the store is down, and starts an embedded server anew
+// that gave up its store, as it does when the disk is full.
+func (s *Store) keep(ctx context.Context) {
+	defer close(s.kept)
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
-		opts = append(opts, nats.InProcessServer(s.embedded))
-		s.replicas = 1
+		s.mu.Lock()
+		up, last := s.js != nil, s.down
+		s.mu.Unlock()
+		if up {
+			why := s.gaveUp()
+			if why == nil {
+				continue
+			}
+			s.log.Error("the embedded store takes no writes; it is started again when it can", "error", why)
+			s.disconnect(why)
+			last = why
+		}
+		err := s.room()
+		if err == nil {
+			err = s.connect(ctx)
+		}
+		switch {
+		case err == nil:
+			s.log.Info("the store can be used again")
+		case last == nil || last.Error() != err.Error():
+			s.log.Error("the store cannot be used, it is tried again", "error", err)
+		}
+	}
+}
+
+// gaveUp tells why the embedded server takes no writes; nil: it does.
+func (s *Store) gaveUp() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch text := s.writeError.Load(); {
+	case s.embedded == nil:
+		return nil
+	case text != nil:
+		return fmt.Errorf("writing to %s failed: %s", s.config.Directory, *text)
+	case !s.embedded.JetStreamEnabled():
+		return fmt.Errorf("the embedded store in %s gave up; is the disk full?", s.config.Directory)
+	}
+	return nil
+}
+
+// room tells whether the folder of the embedded store takes writes: a server that
+// is started on a full disk comes up, and loses the next value.
+func (s *Store) room() error {
+	if s.config.URL != "" {
+		return nil
+	}
+	file := filepath.Join(s.config.Directory, "probe")
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // the configured folder
+	if errors.Is(err, fs.ErrNotExist) {                                    // open makes the folder
+		return nil
+	}
+	if err == nil {
+		_, err = f.Write(make([]byte, probeSize))
+		err = errors.Join(err, f.Sync(), f.Close(), os.Remove(file))
+	}
+	if err != nil {
+		return fmt.Errorf("no room in %s: %w", s.config.Directory, err)
+	}
+	return nil
+}
+
+// connect makes the store usable, from whatever state it is in. Only Start and keep
+// call it; the lock is not held meanwhile, so that nobody waits for a server.
+func (s *Store) connect(ctx context.Context) error {
+	s.disconnect(errors.New("it is being started"))
+	s.writeError.Store(nil)
+	conn, srv, js, err := s.open(ctx)
+	s.mu.Lock()
+	s.conn, s.embedded, s.js, s.down = conn, srv, js, err
+	s.mu.Unlock()
+	if err != nil {
+		s.disconnect(err)
+	}
+	return err
+}
+
+// disconnect ends what connect began.
+func (s *Store) disconnect(why error) {
+	s.making.Lock()
+	defer s.making.Unlock()
+	s.mu.Lock()
+	conn, srv := s.conn, s.embedded
+	s.conn, s.embedded, s.js = nil, nil, nil
+	if s.down == nil {
+		s.down = why
+	}
+	clear(s.bound)
+	s.mu.Unlock()
+	if conn != nil {
+		conn.Close()
+	}
+	if srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}
+}
+
+func (s *Store) open(ctx context.Context) (conn *nats.Conn, srv *server.Server, js jetstream.JetStream, err error) {
+	c := s.config
+	opts := []nats.Option{nats.Name("presenced"), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond), nats.Timeout(5 * time.Second)}
+	if c.URL == "" {
+		if s.lock == nil {
+			if s.lock, err = lock(c.Directory); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		if srv, err = start(c, &bridge{s.log, func(text string) { s.writeError.CompareAndSwap(nil, &text) }}); err != nil {
+			return nil, nil, nil, err
+		}
+		opts = append(opts, nats.InProcessServer(srv))
 	} else {
 		if c.CredsFile != "" {
 			opts = append(opts, nats.UserCredentials(c.CredsFile))
 		}
-		if strings.HasPrefix(url, "tls://") {
+		if strings.HasPrefix(c.URL, "tls://") {
 			settings, err := c.TLS.Client("")
 			if err != nil {
-				return nil, fmt.Errorf("store: %w", err)
+				return nil, nil, nil, fmt.Errorf("store: %w", err)
 			}
 			opts = append(opts, nats.Secure(settings))
 		}
 	}
-	var err error
-	if s.conn, err = nats.Connect(url, opts...); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("store: connect to %s: %w", url, err)
+	if conn, err = nats.Connect(c.URL, opts...); err != nil {
+		return nil, srv, nil, fmt.Errorf("store: connect to %s: %w", c.URL, err)
 	}
-	if s.js, err = jetstream.New(s.conn); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("store: %w", err)
+	if js, err = jetstream.New(conn); err != nil {
+		return conn, srv, nil, fmt.Errorf("store: %w", err)
 	}
-	if _, err = s.js.AccountInfo(ctx); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("store: JetStream is not available: %w", err)
+	if _, err = js.AccountInfo(ctx); err != nil {
+		return conn, srv, nil, fmt.Errorf("store: JetStream is not available: %w", err)
 	}
-	return s, nil
+	return conn, srv, js, nil
+}
+
+// replicas is how many servers keep each value; the embedded one is alone.
+func (s *Store) replicas() int {
+	if s.config.URL == "" {
+		return 1
+	}
+	return s.config.Replicas
+}
+
+// stream gives JetStream, or ErrDown and why.
+func (s *Store) stream() (jetstream.JetStream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.js == nil {
+		return nil, downError{s.down}
+	}
+	return s.js, nil
+}
+
+// Err tells what is wrong with the store now, in words for an administrator; nil:
+// nothing. It does not block for long.
+func (s *Store) Err() error {
+	if err := s.unreachable(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []error
+	for _, name := range slices.Sorted(maps.Keys(s.damage)) {
+		all = append(all, errors.New(s.damage[name]))
+	}
+	return errors.Join(all...)
+}
+
+// unreachable is the ErrDown of a store that would not answer; nil: it is there.
+func (s *Store) unreachable() error {
+	if why := s.gaveUp(); why != nil {
+		return downError{why}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.js == nil:
+		return downError{s.down}
+	case !s.conn.IsConnected():
+		return downError{fmt.Errorf("no connection to %s", s.config.URL)}
+	}
+	return nil
 }
 
 // start runs the embedded server: no listener, no signals, and every write on
 // disk before it is acknowledged (the default is every two minutes, which loses
 // acknowledged writes in a power cut).
-func start(c Config, log *slog.Logger) (*server.Server, error) {
+func start(c Config, log *bridge) (*server.Server, error) {
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "presenced", DontListen: true, NoSigs: true,
 		JetStream: true, StoreDir: c.Directory, SyncAlways: true,
@@ -123,7 +332,7 @@ func start(c Config, log *slog.Logger) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	srv.SetLoggerV2(&bridge{log}, false, false, false)
+	srv.SetLoggerV2(log, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(startTimeout) {
 		srv.Shutdown()
@@ -145,133 +354,41 @@ func lock(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits
 		_ = f.Close()
-		return nil, fmt.Errorf("store: %s is in use by another presenced", dir)
+		return nil, fmt.Errorf("store: %s %w", dir, ErrInUse)
 	}
 	return f, nil
 }
 
 // Close stops the store and waits until all is on disk.
 func (s *Store) Close() {
-	if s.conn != nil {
-		s.conn.Close()
+	if s.stop != nil {
+		s.stop()
+		<-s.kept
 	}
-	if s.embedded != nil {
-		s.embedded.Shutdown()
-		s.embedded.WaitForShutdown()
-	}
+	s.disconnect(errors.New("it is closed"))
 	if s.lock != nil {
 		_ = s.lock.Close()
+		s.lock = nil
 	}
 }
 
-// Bucket opens a bucket, and makes it if it does not exist.
-func (s *Store) Bucket(ctx context.Context, name string) (*Bucket, error) {
-	kv, err := s.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, History: 1, Replicas: s.replicas, Storage: jetstream.FileStorage})
-	if err != nil {
-		return nil, fmt.Errorf("store: bucket %s: %w", name, err)
-	}
-	return &Bucket{kv: kv, name: name}, nil
+// bridge writes the embedded server's log through ours, and picks out what it says
+// nowhere else.
+type bridge struct {
+	log    *slog.Logger
+	failed func(text string) // a write failed
 }
-
-// A Bucket maps keys to values. Keys are of letters, digits and -/_=. only, and
-// neither begin nor end with a dot. Every write is durable when it returns.
-type Bucket struct {
-	kv     jetstream.KeyValue
-	name   string
-	prefix string // of the keys of a part
-}
-
-// Part gives the keys of one owner, such as a bridge: a bucket of its own as far
-// as its owner sees. The owner may have any name.
-func (b *Bucket) Part(owner string) *Bucket {
-	return &Bucket{kv: b.kv, name: b.name, prefix: b.prefix + hex.EncodeToString([]byte(owner)) + "."}
-}
-
-// The errors that callers tell apart.
-var (
-	ErrNotFound = errors.New("no such key")
-	ErrConflict = errors.New("the value was changed meanwhile")
-)
-
-func (b *Bucket) wrap(verb, key string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-		err = ErrNotFound
-	case errors.Is(err, jetstream.ErrKeyExists):
-		err = ErrConflict
-	default:
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-			err = ErrConflict
-		}
-	}
-	return fmt.Errorf("store: %s %s/%s: %w", verb, b.name, key, err)
-}
-
-// Load gives all keys and values.
-func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
-	w, err := b.kv.Watch(ctx, b.prefix+">", jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, b.wrap("load", "", err)
-	}
-	defer func() { _ = w.Stop() }()
-	all := map[string][]byte{}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, b.wrap("load", "", ctx.Err())
-		case e, open := <-w.Updates():
-			if !open {
-				return nil, b.wrap("load", "", errors.New("the store closed the list"))
-			}
-			if e == nil { // the end of what there was
-				return all, nil
-			}
-			all[strings.TrimPrefix(e.Key(), b.prefix)] = e.Value()
-		}
-	}
-}
-
-// Get gives a value and its revision; ErrNotFound.
-func (b *Bucket) Get(ctx context.Context, key string) (value []byte, revision uint64, err error) {
-	e, err := b.kv.Get(ctx, b.prefix+key)
-	if err != nil {
-		return nil, 0, b.wrap("get", key, err)
-	}
-	return e.Value(), e.Revision(), nil
-}
-
-// Put sets a value whatever was there.
-func (b *Bucket) Put(ctx context.Context, key string, value []byte) error {
-	_, err := b.kv.Put(ctx, b.prefix+key, value)
-	return b.wrap("put", key, err)
-}
-
-// Create sets a value where there is none; ErrConflict.
-func (b *Bucket) Create(ctx context.Context, key string, value []byte) (revision uint64, err error) {
-	revision, err = b.kv.Create(ctx, b.prefix+key, value)
-	return revision, b.wrap("create", key, err)
-}
-
-// Update replaces the value of this revision; ErrConflict.
-func (b *Bucket) Update(ctx context.Context, key string, value []byte, last uint64) (revision uint64, err error) {
-	revision, err = b.kv.Update(ctx, b.prefix+key, value, last)
-	return revision, b.wrap("update", key, err)
-}
-
-// Delete removes a key; one that does not exist is no error.
-func (b *Bucket) Delete(ctx context.Context, key string) error {
-	return b.wrap("delete", key, b.kv.Purge(ctx, b.prefix+key))
-}
-
-// bridge writes the embedded server's log through ours.
-type bridge struct{ log *slog.Logger }
 
 func (b *bridge) Noticef(format string, v ...any) { b.log.Debug(fmt.Sprintf(format, v...)) }
 func (b *bridge) Warnf(format string, v ...any)   { b.log.Warn(fmt.Sprintf(format, v...)) }
 func (b *bridge) Fatalf(format string, v ...any)  { b.log.Error(fmt.Sprintf(format, v...)) }
-func (b *bridge) Errorf(format string, v ...any)  { b.log.Error(fmt.Sprintf(format, v...)) }
 func (b *bridge) Debugf(format string, v ...any)  { b.log.Debug(fmt.Sprintf(format, v...)) }
 func (b *bridge) Tracef(format string, v ...any)  { b.log.Debug(fmt.Sprintf(format, v...)) }
+
+func (b *bridge) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	b.log.Error(text)
+	if strings.Contains(strings.ToLower(text), "critical write error") {
+		b.failed(text)
+	}
+}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,87 +43,125 @@ func embedded(dir string) store.Config {
 }
 
 // TestContract is what callers rely on, for the embedded store and for a server
-// reached by URL alike.
+// reached by URL alike; TestCluster has it for three servers.
 func TestContract(t *testing.T) {
-	kinds := map[string]func(t *testing.T) store.Config{
-		"embedded": func(t *testing.T) store.Config { return embedded(t.TempDir()) },
-		"by url": func(t *testing.T) store.Config {
-			srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, JetStream: true, StoreDir: t.TempDir()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			srv.Start()
-			t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-			if !srv.ReadyForConnections(10 * time.Second) {
-				t.Fatal("the server did not start")
-			}
-			c := store.DefaultConfig()
-			c.URL = srv.ClientURL()
-			return c
-		},
+	t.Run("embedded", func(t *testing.T) {
+		s := open(t, embedded(t.TempDir()))
+		defer s.Close()
+		contract(t, s)
+	})
+	t.Run("by url", func(t *testing.T) {
+		address := freeAddress(t)
+		serveNATS(t, address)
+		c := store.DefaultConfig()
+		c.URL = "nats://" + address
+		s := open(t, c)
+		defer s.Close()
+		contract(t, s)
+	})
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, config := range kinds {
-		t.Run(name, func(t *testing.T) {
-			s := open(t, config(t))
-			defer s.Close()
-			ctx := t.Context()
-			b, err := s.Bucket(ctx, "reports")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if all, err := b.Load(ctx); err != nil || len(all) != 0 {
-				t.Fatalf("new bucket: %v, %v", all, err)
-			}
-			if _, _, err := b.Get(ctx, "a.b"); !errors.Is(err, store.ErrNotFound) {
-				t.Fatalf("get of nothing: %v", err)
-			}
-			if err := b.Put(ctx, "a.b", []byte("1")); err != nil {
-				t.Fatal(err)
-			}
-			value, rev, err := b.Get(ctx, "a.b")
-			if err != nil || string(value) != "1" {
-				t.Fatalf("get: %q, %v", value, err)
-			}
-			if _, err := b.Create(ctx, "a.b", []byte("2")); !errors.Is(err, store.ErrConflict) {
-				t.Fatalf("create over a value: %v", err)
-			}
-			if _, err := b.Update(ctx, "a.b", []byte("2"), rev); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := b.Update(ctx, "a.b", []byte("3"), rev); !errors.Is(err, store.ErrConflict) {
-				t.Fatalf("update of an old revision: %v", err)
-			}
-			if err := b.Put(ctx, "c", []byte("x")); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.Delete(ctx, "c"); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.Delete(ctx, "never"); err != nil {
-				t.Fatalf("delete of nothing: %v", err)
-			}
-			all, err := b.Load(ctx)
-			if err != nil || len(all) != 1 || string(all["a.b"]) != "2" {
-				t.Fatalf("load: %v, %v", all, err)
-			}
-			one, two := b.Part("one/1"), b.Part("two")
-			if err := one.Put(ctx, "k", []byte("mine")); err != nil {
-				t.Fatal(err)
-			}
-			if all, err := two.Load(ctx); err != nil || len(all) != 0 {
-				t.Fatalf("parts are not apart: %v, %v", all, err)
-			}
-			if all, err := one.Load(ctx); err != nil || string(all["k"]) != "mine" {
-				t.Fatalf("part: %v, %v", all, err)
-			}
-			other, err := s.Bucket(ctx, "states")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if all, _ := other.Load(ctx); len(all) != 0 {
-				t.Fatalf("buckets are not apart: %v", all)
-			}
-		})
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// serveNATS runs one server with JetStream until the test, or stop, ends it.
+func serveNATS(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(address)
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	stop = sync.OnceFunc(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	t.Cleanup(stop)
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	return stop
+}
+
+// contract is what callers rely on; s is empty.
+func contract(t *testing.T, s *store.Store) {
+	t.Helper()
+	ctx := t.Context()
+	b, err := s.Bucket(ctx, "reports")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := b.Load(ctx); err != nil || len(all) != 0 {
+		t.Fatalf("new bucket: %v, %v", all, err)
+	}
+	if _, _, err := b.Get(ctx, "a.b"); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("get of nothing: %v", err)
+	}
+	if err := b.Put(ctx, "a.b", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	value, rev, err := b.Get(ctx, "a.b")
+	if err != nil || string(value) != "1" {
+		t.Fatalf("get: %q, %v", value, err)
+	}
+	if _, err := b.Create(ctx, "a.b", []byte("2")); !errors.Is(err, store.ErrConflict) {
+		t.Fatalf("create over a value: %v", err)
+	}
+	if _, err := b.Update(ctx, "a.b", []byte("2"), rev); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Update(ctx, "a.b", []byte("3"), rev); !errors.Is(err, store.ErrConflict) {
+		t.Fatalf("update of an old revision: %v", err)
+	}
+	for _, key := range []string{"c", "again"} {
+		if err := b.Put(ctx, key, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(ctx, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Delete(ctx, "never"); err != nil {
+		t.Fatalf("delete of nothing: %v", err)
+	}
+	if _, err := b.Create(ctx, "again", []byte{}); err != nil {
+		t.Fatalf("create where a value was deleted: %v", err)
+	}
+	all, err := b.Load(ctx)
+	if empty, ok := all["again"]; err != nil || len(all) != 2 || string(all["a.b"]) != "2" || !ok || len(empty) != 0 {
+		t.Fatalf("load: %v, %v", all, err)
+	}
+	one, two := b.Part("one/1"), b.Part("two")
+	if err := one.Put(ctx, "k", []byte("mine")); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := two.Load(ctx); err != nil || len(all) != 0 {
+		t.Fatalf("parts are not apart: %v, %v", all, err)
+	}
+	if all, err := one.Load(ctx); err != nil || string(all["k"]) != "mine" {
+		t.Fatalf("part: %v, %v", all, err)
+	}
+	other, err := s.Bucket(ctx, "states")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := other.Load(ctx); len(all) != 0 {
+		t.Fatalf("buckets are not apart: %v", all)
+	}
+	if _, err := s.Bucket(ctx, "no name"); err == nil {
+		t.Error("a bucket with a blank in its name")
+	}
+	if err := s.Err(); err != nil {
+		t.Errorf("a healthy store says %v", err)
 	}
 }
 

@@ -1,11 +1,13 @@
 // Command bench runs the benchmarks several times, prints the medians as a table
 // beside what they are to hold, and writes them to bench.json. It is run by
-// "make bench", from the top of the repository; nothing imports it.
+// "make bench", from the top of the repository; nothing imports it. "bench load" runs
+// the load program alone.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +29,11 @@ type figure struct {
 	scale     float64 // from the metric to the unit
 	unit      string
 	goal      float64
+	over      string // the name of a figure before it that this one is to be divided by
 }
+
+// town is the load program of this command; it stands for a package.
+const town = "load"
 
 // result is a figure as it is written to bench.json.
 type result struct {
@@ -40,25 +46,37 @@ type result struct {
 
 func figures() []figure {
 	return []figure{
-		{"core.decide_ns", "./aggregator/presence", "BenchmarkDecide", "ns/op", 1, "ns", 1000},
-		{"core.accept_ns", "./aggregator", "BenchmarkAccept/10000", "ns/op", 1, "ns", 1000},
-		{"core.accept_allocs", "./aggregator", "BenchmarkAccept/10000", "allocs/op", 1, "allocations", 3},
-		{"core.accept_100k_ns", "./aggregator", "BenchmarkAccept/100000", "ns/op", 1, "ns", 1500},
-		{"aes.event_us", "./aes", "BenchmarkReceive", "ns/op", 1e-3, "µs", 50},
-		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20},
-		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000},
-		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000},
+		{"core.decide_ns", "./aggregator/presence", "BenchmarkDecide", "ns/op", 1, "ns", 1000, ""},
+		{"core.accept_10k_us", "./aggregator", "BenchmarkAccept/10000", "ns/op", 1e-3, "µs", 1, ""},
+		{"core.accept_1m_ratio", "./aggregator", "BenchmarkAccept/1000000", "ns/op", 1e-3, "times", 1.5, "core.accept_10k_us"},
+		{"core.accept_allocs", "./aggregator", "BenchmarkAccept/10000", "allocs/op", 1, "allocations", 3, ""},
+		{"core.bytes_per_person", town, "BenchmarkLoad", "B/person", 1, "bytes", 1024, ""},
+		{"core.directory_bytes", town, "BenchmarkLoad", "B/person/directory", 1, "bytes", 0, ""},
+		{"core.burst_300k_s", town, "BenchmarkLoad", "held-s", 1, "s", 2, ""},
+		{"core.burst_read_s", town, "BenchmarkLoad", "read-s", 1, "s", 0, ""},
+		{"core.burst_growth_pct", town, "BenchmarkLoad", "growth-%", 1, "%", 10, ""},
+		{"aes.event_us", "./aes", "BenchmarkReceive", "ns/op", 1e-3, "µs", 50, ""},
+		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20, ""},
+		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000, ""},
+		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000, ""},
 	}
 }
 
 func main() {
-	if err := run(); err != nil {
+	var err error
+	if slices.Equal(os.Args[1:], []string{town}) {
+		err = load(context.Background(), os.Stdout)
+	} else {
+		err = run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-const runs = 5
+// How often each benchmark runs, and the load program, which takes long.
+const runs, loads = 5, 3
 
 func run() error {
 	measured := map[string][]float64{} // by package, benchmark and metric
@@ -70,13 +88,14 @@ func run() error {
 	}
 	for _, pkg := range packages {
 		fmt.Fprintln(os.Stderr, "measuring", pkg)
-		out, err := exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(runs), pkg).Output() //nolint:gosec // packages of this repository
+		out, err := measure(pkg)
 		if err != nil {
 			return fmt.Errorf("%s: %w\n%s", pkg, err, out)
 		}
 		read(measured, pkg, out)
 	}
 	var results []result
+	medians := map[string]float64{}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "figure\tmedian\tsmallest\tlargest\tunit\tgoal\tholds")
 	for _, f := range figures() {
@@ -85,7 +104,11 @@ func run() error {
 			return errors.New("no measurement of " + f.name)
 		}
 		slices.Sort(values)
+		if f.over != "" {
+			f.scale /= medians[f.over]
+		}
 		median := values[len(values)/2] * f.scale
+		medians[f.name] = median
 		r := result{f.name, median, f.unit, f.goal, f.goal == 0 || median <= f.goal}
 		results = append(results, r)
 		fmt.Fprintf(t, "%s\t%.4g\t%.4g\t%.4g\t%s\t%.4g\t%v\n", f.name, median, values[0]*f.scale, values[len(values)-1]*f.scale, f.unit, f.goal, r.Holds)
@@ -98,6 +121,25 @@ func run() error {
 		return err
 	}
 	return os.WriteFile("bench.json", append(data, '\n'), 0o644) //nolint:gosec // figures are no secret
+}
+
+// measure runs what a package has to measure.
+func measure(pkg string) (out []byte, err error) {
+	if pkg != town {
+		return exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(runs), pkg).Output() //nolint:gosec // packages of this repository
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	for range loads {
+		one, err := exec.Command(self, town).Output() //nolint:gosec // this command
+		out = append(out, one...)
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // read takes the lines that go test prints for benchmarks.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"presenced/aggregator"
+	"presenced/aggregator/presence"
 )
 
 // A Server is the running service that a command asks.
@@ -46,25 +47,34 @@ func (s *Server) get(ctx context.Context, path, accept string) ([]byte, error) {
 	return body, nil
 }
 
-// ExplainCommand asks a running service why somebody's presence is what it is.
+// ExplainCommand asks a running service why somebody's presence is, or was, what it is.
 type ExplainCommand struct {
 	Person string `arg:"" help:"Identifier of the person."`
-	At     string `help:"A moment other than now, as 2026-11-20T10:05:00Z, from what is known now."`
+	At     string `help:"A past moment, as 2026-11-20T10:05:00Z: it is explained from what was known then, over the control socket."`
 	Format string `enum:"text,json" default:"text" help:"text or json."`
 	Server `embed:""`
+	Socket `embed:""`
 }
 
 // Run implements the command.
 func (c *ExplainCommand) Run(ctx context.Context, term *Terminal) error {
-	path := "/api/people/" + url.PathEscape(c.Person) + "/explain"
+	path := "/people/" + url.PathEscape(c.Person) + "/explain"
 	if c.At != "" {
-		path += "?at=" + url.QueryEscape(c.At)
+		var e presence.Explanation
+		if err := c.past(ctx, http.MethodGet, path+"?at="+url.QueryEscape(c.At), nil, &e); err != nil {
+			return err
+		}
+		if c.Format == "json" {
+			return printJSON(term.Out, e)
+		}
+		_, err := io.WriteString(term.Out, e.Text(time.Local))
+		return err
 	}
 	accept := "text/plain"
 	if c.Format == "json" {
 		accept = "application/json"
 	}
-	body, err := c.get(ctx, path, accept)
+	body, err := c.get(ctx, "/api"+path, accept)
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 
 	"presenced/aes"
+	"presenced/aggregator"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
@@ -23,7 +26,7 @@ import (
 type Config struct {
 	Log       LogConfig         `yaml:"log" doc:"What is written to standard error."`
 	Directory directory.Config  `yaml:"directory" doc:"Who the people are."`
-	Policy    presence.Setting  `yaml:"policy" doc:"Knobs of the default policy; docs/policy.md has the table."`
+	Policy    presence.Setting  `yaml:"policy" doc:"How facts become presence: knobs of the default table, or a file with a table of your own; docs/policy.md has both."`
 	Store     store.Config      `yaml:"store" doc:"What survives a restart."`
 	AES       []aes.Config      `yaml:"aes" doc:"AES servers: who is on a call."`
 	Exchange  []exchange.Config `yaml:"exchange" doc:"Exchange servers: who is in a meeting or out of office."`
@@ -31,6 +34,22 @@ type Config struct {
 	SIP       []sip.Config      `yaml:"sip" doc:"SIP presence servers to publish to."`
 	XMPP      []xmpp.Config     `yaml:"xmpp" doc:"XMPP servers to serve as a component."`
 	Web       web.Config        `yaml:"web" doc:"The page."`
+	History   HistoryConfig     `yaml:"history" doc:"What is remembered of the past."`
+	Control   ControlConfig     `yaml:"control" doc:"The socket for the command line."`
+
+	PolicyFile string `yaml:"policy.file" doc:"YAML file with a table that takes the place of the default one. It is read again when it changes, and on SIGHUP. No knob may stand beside it."`
+
+	knobs []string   // those of the policy that stand in the file
+	table *tableFile // what PolicyFile held when the configuration was loaded; nil: there is none
+}
+
+// Read implements config.Reader.
+func (c *Config) Read(r config.Reading) {
+	for f := range reflect.TypeFor[presence.Setting]().Fields() {
+		if knob := f.Tag.Get("yaml"); r.Has("policy." + knob) {
+			c.knobs = append(c.knobs, knob)
+		}
+	}
 }
 
 // LogConfig is the log: section.
@@ -51,10 +70,12 @@ func (c *Config) Check() []config.Problem {
 		ps = append(ps, config.Wrong("log.format", "%q is neither text nor json", c.Log.Format))
 	}
 	ps = append(ps, config.Under("directory", c.Directory.Check())...)
-	ps = append(ps, config.Under("policy", checkPolicy(&c.Policy))...)
+	ps = append(ps, config.Under("policy", c.checkPolicy())...)
 	ps = append(ps, config.Under("store", c.Store.Check())...)
 	ps = append(ps, config.Under("web", c.Web.Check())...)
-	names := map[string]string{}
+	ps = append(ps, config.Under("history", c.History.Check())...)
+	ps = append(ps, config.Under("control", c.Control.Check())...)
+	names := map[string]string{aggregator.SourceManual: "what is set by hand"}
 	list := func(section string, i int, name string, problems []config.Problem) {
 		at := fmt.Sprintf("%s[%d]", section, i)
 		ps = append(ps, config.Under(at, problems)...)
@@ -81,9 +102,24 @@ func (c *Config) Check() []config.Problem {
 	return ps
 }
 
-// checkPolicy tells which knobs have a value that means nothing.
-func checkPolicy(k *presence.Setting) []config.Problem {
+// policy gives the policy in force: the table of the file, or what the knobs make.
+func (c *Config) policy() *presence.Policy {
+	if c.table != nil {
+		return c.table.policy
+	}
+	return c.Policy.Policy()
+}
+
+// checkPolicy tells which knobs have a value that means nothing, or no place.
+func (c *Config) checkPolicy() []config.Problem {
 	var ps []config.Problem
+	if c.PolicyFile != "" {
+		for _, knob := range c.knobs {
+			ps = append(ps, config.Wrong(knob, "has no effect beside file, whose table takes the place of what the knobs make; leave out one of them"))
+		}
+		return ps
+	}
+	k := &c.Policy
 	one := func(key, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
 			ps = append(ps, config.Wrong(key, "%q is none of %s", value, strings.Join(allowed, ", ")))
@@ -99,10 +135,17 @@ func checkPolicy(k *presence.Setting) []config.Problem {
 	return ps
 }
 
-// loadConfig reads and checks the file; the error names every problem.
+// loadConfig reads and checks the file, and the table of the policy if it names
+// one; the error names every problem of both.
 func loadConfig(file string) (*Config, error) {
 	var c Config
-	if err := config.Load(file, &c); err != nil {
+	err := config.Load(file, &c)
+	if c.PolicyFile != "" {
+		table, wrong := readTable(c.PolicyFile)
+		c.table = &table
+		err = errors.Join(err, wrong)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &c, nil

@@ -153,6 +153,7 @@ func (c *DemoCommand) config(o *office, listeners map[string]net.Listener, user,
 	cfg := &Config{Log: LogConfig{Level: "info", Format: "text"}, Policy: o.scenario.Settings.Policy, Web: web.DefaultConfig()}
 	cfg.Policy.DialDelay = faster(cfg.Policy.DialDelay)
 	cfg.Policy.HangupLinger = faster(cfg.Policy.HangupLinger)
+	cfg.Policy.MergeGap = faster(cfg.Policy.MergeGap)
 	cfg.Policy.Recent = faster(cfg.Policy.Recent)
 	cfg.Web.Listen = freeAddress(c.Listen)
 

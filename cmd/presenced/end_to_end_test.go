@@ -91,6 +91,7 @@ func newSite(t *testing.T, more string) *site {
 directory: {files: [%[1]s/people.yaml]}
 store: {directory: %[1]s/store}
 web: {listen: "%[2]s"}
+control: {socket: %[1]s/control.sock}
 aes:
 - {name: aes-hq, address: "%[3]s", user: svc, password_file: %[1]s/password, switch: %[6]s, tls: {ca_file: %[1]s/ca.pem, server_name: aes.example.test}}
 exchange:
@@ -295,6 +296,19 @@ xmpp:
 	}
 }
 
+// stored tells whether a text stands in the files of a stream of the store.
+func (s *site) stored(stream, text string) bool {
+	found := false
+	_ = filepath.WalkDir(filepath.Join(s.dir, "store"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.Contains(path, stream) && strings.HasSuffix(path, ".blk") {
+			data, _ := os.ReadFile(path) //nolint:gosec // the store of this test
+			found = found || bytes.Contains(data, []byte(text))
+		}
+		return nil
+	})
+	return found
+}
+
 // TestKilled kills the service in a call and takes AES away: after a restart the
 // state is back, doubted, before any source has answered; and it does not stay.
 func TestKilled(t *testing.T) {
@@ -314,16 +328,8 @@ func TestKilled(t *testing.T) {
 	_, before := s.state("alder")
 	// The recorder writes behind the event; a reader of the same store cannot
 	// look while it is open, so give it the time of a write.
-	eventually(t, "the store has the state", func() bool {
-		found := false
-		_ = filepath.WalkDir(filepath.Join(s.dir, "store"), func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && strings.HasSuffix(path, ".blk") {
-				data, _ := os.ReadFile(path) //nolint:gosec // the store of this test
-				found = found || bytes.Contains(data, []byte(`"activity":"on-the-phone"`))
-			}
-			return nil
-		})
-		return found
+	eventually(t, "the store has the report and the state", func() bool {
+		return s.stored("KV_reports", `"fact":"phone-connected"`) && s.stored("KV_states", `"activity":"on-the-phone"`)
 	})
 	if err := first.Process.Kill(); err != nil {
 		t.Fatal(err)

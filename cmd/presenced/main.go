@@ -31,9 +31,15 @@ type commands struct {
 	Sync    SyncCommand    `cmd:"" help:"Read one complete account from a source, print it, and exit."`
 	Check   CheckCommand   `cmd:"" help:"Check a configuration, and with --online everything it connects to."`
 	Explain ExplainCommand `cmd:"" help:"Say why a person's presence is what it is."`
+	History HistoryCommand `cmd:"" help:"Say what somebody's presence was, and why."`
 	Status  StatusCommand  `cmd:"" help:"Say how the parts of a running service fare."`
+	Backup  BackupCommand  `cmd:"" help:"Write everything durable into one file; the service must not run on the same folder."`
+	Restore RestoreCommand `cmd:"" help:"Make the store what it was at a backup."`
+	Set     SetCommand     `cmd:"" help:"Set somebody's presence by hand; answers when it is durable."`
+	Clear   ClearCommand   `cmd:"" help:"End what was set by hand."`
 	Sim     SimCommand     `cmd:"" help:"Run a simulated AES, Exchange or Domino."`
 	Config  ConfigCommand  `cmd:"" help:"About the configuration."`
+	Policy  PolicyCommand  `cmd:"" help:"About the policy."`
 	Version VersionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -15,6 +18,7 @@ import (
 	"presenced/aes"
 	"presenced/aggregator"
 	"presenced/aggregator/directory"
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
@@ -41,7 +45,7 @@ func (c *ServeCommand) Run(ctx context.Context, term *Terminal) error {
 // serve runs the service until ctx ends. It stops in order: sources and bridges
 // first, then what records, the store last.
 func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
-	kept, err := store.Open(ctx, cfg.Store, log.With("part", "store"))
+	kept, err := store.Start(ctx, cfg.Store, log.With("part", "store"))
 	if err != nil {
 		return err
 	}
@@ -50,7 +54,14 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	hub := aggregator.NewHub(cfg.Policy.Policy(), recorder, log)
+	hub := aggregator.NewHub(cfg.policy(), recorder, log)
+	past := &archive{hub: hub, log: log}
+	var written *journal.Journal // nil: nothing is remembered
+	if cfg.History.Keep > 0 {
+		past.entries = kept.Log("journal", cfg.History.Keep, cfg.History.MaxBytes)
+		written = journal.New(past.entries, log.With("part", "journal"))
+		hub.KeepJournal(written)
+	}
 	people := directory.NewWatch(cfg.Directory, log)
 	first, err := people.Read(ctx)
 	if err != nil {
@@ -60,9 +71,17 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		log.Error("part of the directory cannot be read", "error", err)
 	}
 	hub.SetDirectory(first, time.Now())
-	restored, err := hub.Restore(ctx, time.Now())
+	byHand, err := kept.Bucket(ctx, "manual")
 	if err != nil {
 		return err
+	}
+	manual := aggregator.NewManual(hub, byHand, log)
+	if _, err := manual.Restore(ctx); err != nil {
+		log.Error("what was set by hand cannot be read now; changes are refused until it can", "error", err)
+	}
+	restored, unread := hub.Restore(ctx, time.Now())
+	if unread != nil { // presence comes up without the past, and gets it when the store can be read
+		log.Error("what the store kept cannot be read now; presence starts in memory", "error", unread)
 	}
 	log.Info("starting", "version", version, "people", len(first.People()), "restored", restored)
 
@@ -81,6 +100,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, b := range bridges {
 		supervisor.AddBridge(b)
 	}
+	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
+	if cfg.Control.Socket != "" {
+		supervisor.AddBridge(newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control")))
+	}
 	metrics := newMetrics(hub, supervisor)
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, metrics, log))
 
@@ -88,9 +111,27 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	var last errgroup.Group
 	last.Go(func() error { return recorder.Run(recording) })
+	if written != nil {
+		supervisor.AddStatus("journal", aggregator.KindStore, written.Status)
+		last.Go(func() error { return written.Run(recording) })
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
+	if cfg.table != nil {
+		own := newPolicyWatch(*cfg.table, log.With("part", "policy"))
+		supervisor.AddStatus("policy", aggregator.KindPolicy, own.Status)
+		again := make(chan os.Signal, 1)
+		signal.Notify(again, syscall.SIGHUP)
+		defer signal.Stop(again)
+		g.Go(func() error {
+			return own.Run(ctx, again, func(p *presence.Policy) { hub.SetPolicy(p, time.Now()) })
+		})
+	}
+	if unread != nil {
+		g.Go(func() error { return recorder.Revive(ctx, hub) })
+	}
 	g.Go(func() error { return hub.Run(ctx) })
+	g.Go(func() error { return manual.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
 	g.Go(func() error {
 		return people.Run(ctx, func(d *directory.Directory) { hub.SetDirectory(d, time.Now()) })
@@ -125,10 +166,10 @@ func newRecorder(ctx context.Context, kept *store.Store, log *slog.Logger) (*agg
 func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 	var all []aggregator.Source
 	for _, cfg := range c.AES {
-		all = append(all, aes.New(cfg, log.With("source", cfg.Name)))
+		all = append(all, aes.New(cfg, log))
 	}
 	for _, cfg := range c.Exchange {
-		calendar, replies, err := exchange.New(cfg, log.With("source", cfg.Name))
+		calendar, replies, err := exchange.New(cfg, log)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +179,7 @@ func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 		}
 	}
 	for _, cfg := range c.Domino {
-		calendar, ooo, err := domino.New(cfg, log.With("source", cfg.Name))
+		calendar, ooo, err := domino.New(cfg, log)
 		if err != nil {
 			return nil, err
 		}
@@ -162,10 +203,10 @@ func (c *Config) bridges(ctx context.Context, kept *store.Store, log *slog.Logge
 	}
 	var all []aggregator.Bridge
 	for _, cfg := range c.SIP {
-		all = append(all, sip.New(cfg, publications.Part(cfg.Name), log.With("bridge", cfg.Name)))
+		all = append(all, sip.New(cfg, publications.Part(cfg.Name).Memory(true), log))
 	}
 	for _, cfg := range c.XMPP {
-		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name), log.With("bridge", cfg.Name)))
+		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), log))
 	}
 	return all, nil
 }

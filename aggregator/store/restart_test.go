@@ -1,0 +1,190 @@
+package store_test
+
+import (
+	"encoding/base32"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"presenced/aggregator"
+	"presenced/aggregator/directory"
+	"presenced/aggregator/presence"
+	"presenced/aggregator/store"
+)
+
+// fillFast fills a bucket of an embedded store without waiting for the disk, and
+// stops the store.
+func fillFast(t testing.TB, dir, bucket string, n int, each func(i int) (key string, value []byte)) {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{ServerName: "presenced", DontListen: true, NoSigs: true, JetStream: true, StoreDir: dir, JetStreamMaxMemory: 16 << 20, JetStreamMaxStore: 8 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	conn, err := nats.Connect("", nats.InProcessServer(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const window = 2000
+	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(2*window))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: bucket, History: 1, Storage: jetstream.FileStorage}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if i%window == 0 {
+			<-js.PublishAsyncComplete()
+		}
+		key, value := each(i)
+		if _, err := js.PublishAsync("$KV."+bucket+"."+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+}
+
+func id(i int) presence.ID { return presence.ID(fmt.Sprintf("person-%07d", i)) }
+
+func extension(i int) presence.Subject {
+	return presence.Subject{Scheme: "tel", Value: fmt.Sprint(1_000_000 + i)}
+}
+
+// report is one report as the recorder keeps it.
+func report(i int) (key string, value []byte) { return reportOf(i, "aes-hq", presence.PhoneConnected) }
+
+func reportOf(i int, source string, fact presence.Fact) (key string, value []byte) {
+	at := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+	r := presence.Report{
+		Source: source, Subject: extension(i), At: at, Grace: 24 * 365 * 10 * time.Hour,
+		Spans: []presence.Span{{Fact: fact, From: at}},
+	}
+	enc := base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString
+	value, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	return enc([]byte(id(i))) + "." + enc([]byte(r.Source)) + "." + enc([]byte(r.Subject.String())), value
+}
+
+// state is the state of somebody as the recorder keeps it.
+func state(i int) (key string, value []byte) {
+	at := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+	value, err := json.Marshal(presence.State{Person: id(i), Availability: presence.Busy, Class: presence.Busy.Class(), Since: at, Revision: 7})
+	if err != nil {
+		panic(err)
+	}
+	return base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(id(i))), value
+}
+
+func BenchmarkLoad(b *testing.B) {
+	const values = 100_000
+	dir := b.TempDir()
+	fillFast(b, dir, "reports", values, report)
+	s, err := store.Open(b.Context(), embedded(dir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	bucket, err := s.Bucket(b.Context(), "reports")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if all, err := bucket.Load(b.Context()); err != nil || len(all) != values {
+			b.Fatalf("%d values, %v", len(all), err)
+		}
+	}
+}
+
+// TestRestartMillion restarts with a million reports in the store: from opening it
+// to the states of everybody. It runs with PRESENCED_LONG=1 only.
+func TestRestartMillion(t *testing.T) {
+	if os.Getenv("PRESENCED_LONG") == "" {
+		t.Skip("takes a minute and 2 GB: set PRESENCED_LONG=1")
+	}
+	const people, each = 333_334, 3 // the phone, the calendar and the automatic reply of everybody
+	dir := t.TempDir()
+	fillFast(t, dir, "states", people, state)
+	fillFast(t, dir, "reports", people*each, func(i int) (string, []byte) {
+		switch i % each {
+		case 0:
+			return reportOf(i/each, "exchange-hq/calendar", presence.CalendarFree)
+		case 1:
+			return reportOf(i/each, "exchange-hq/replies", presence.CalendarFree)
+		}
+		return report(i / each)
+	})
+	var all []presence.Person
+	for i := range people {
+		all = append(all, presence.Person{ID: id(i), Name: string(id(i)), Subjects: []presence.Subject{extension(i)}})
+	}
+	d, problems := directory.New(all)
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	c := embedded(dir)
+	c.MaxBytes = 8 << 30
+
+	began, used := time.Now(), cpu(t)
+	s := open(t, c)
+	defer s.Close()
+	opened := time.Now()
+	reports, err := s.Bucket(t.Context(), "reports")
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := s.Bucket(t.Context(), "states")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := aggregator.NewHub(presence.DefaultPolicy(), aggregator.NewRecorder(reports, states, quiet), quiet)
+	hub.SetDirectory(d, time.Now())
+	restoring := time.Now()
+	n, err := hub.Restore(t.Context(), time.Now())
+	if err != nil || n != people {
+		t.Fatalf("%d people, %v", n, err)
+	}
+	served := time.Now()
+	if now, ok := hub.State(id(people / 2)); !ok || now.Availability != presence.Busy || now.Revision < 7 {
+		t.Errorf("a state is %v", now)
+	}
+	used = cpu(t) - used
+	restart := served.Sub(began)
+	loading := time.Now()
+	if loaded, err := reports.Load(t.Context()); err != nil || len(loaded) != people*each {
+		t.Fatalf("%d values, %v", len(loaded), err)
+	}
+	load := time.Since(loading)
+	t.Logf("open %.1f s, load alone %.1f s; directory %.1f s, load and decide %.1f s: restart %.1f s; all of this took %.1f s of processor time",
+		opened.Sub(began).Seconds(), load.Seconds(), restoring.Sub(opened).Seconds(), served.Sub(restoring).Seconds(), restart.Seconds(), used.Seconds())
+	if restart > 15*time.Second {
+		t.Errorf("states are served after %s, the goal is 15 s", restart)
+	}
+}
+
+// cpu is the processor time that this process has used: what a busy machine does not change.
+func cpu(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

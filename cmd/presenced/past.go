@@ -1,0 +1,149 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"presenced/aggregator"
+	"presenced/aggregator/journal"
+	"presenced/aggregator/presence"
+	"presenced/internal/config"
+)
+
+// HistoryConfig is the history: section.
+type HistoryConfig struct {
+	Keep     time.Duration `yaml:"keep" default:"168h" doc:"How long is remembered what was known about people, for history, explanations of the past and dry runs of a policy. 0s: nothing is."`
+	MaxBytes int64         `yaml:"max_bytes" default:"268435456" doc:"Largest size of that memory in the store, in bytes; beyond it the oldest goes."`
+}
+
+// Check tells what is wrong with c.
+func (c *HistoryConfig) Check() []config.Problem {
+	var ps []config.Problem
+	if c.Keep != 0 && (c.Keep < time.Hour || c.Keep > 366*24*time.Hour) {
+		ps = append(ps, config.Wrong("keep", "%s is neither 0s nor within an hour and a year", c.Keep))
+	}
+	if c.MaxBytes < 1<<20 {
+		ps = append(ps, config.Wrong("max_bytes", "%d is less than 1 MiB", c.MaxBytes))
+	}
+	return ps
+}
+
+// An archive answers questions about the past from the journal.
+type archive struct {
+	entries journal.Log // nil: nothing is remembered
+	hub     *aggregator.Hub
+	log     *slog.Logger
+}
+
+var errNoHistory = errors.New("nothing is remembered: history.keep is 0s in the configuration")
+
+// A Change is one line of somebody's history.
+type Change struct {
+	At           time.Time             `json:"at"`
+	Availability presence.Availability `json:"availability"`
+	Activity     presence.Activity     `json:"activity,omitempty"`
+	Overlays     []string              `json:"overlays,omitempty"`
+	Rule         string                `json:"rule"`
+	Title        string                `json:"title"`
+	Source       string                `json:"source,omitempty"`
+}
+
+// history gives the changes of a person since a time, with the one that held then.
+func (a *archive) history(ctx context.Context, id presence.ID, since time.Time) ([]Change, error) {
+	if a.entries == nil {
+		return nil, errNoHistory
+	}
+	out := []Change{}
+	for e, err := range a.read(ctx, id) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Kind != journal.Shown || e.State == nil {
+			continue
+		}
+		s := presence.View(*e.State, presence.Everyone)
+		c := Change{e.At, s.Availability, s.Activity, s.Overlays.Names(), s.Why.Rule, s.Why.Title, s.Why.Source}
+		if n := len(out); n > 0 {
+			last := &out[n-1]
+			if last.Availability == c.Availability && last.Activity == c.Activity && slices.Equal(last.Overlays, c.Overlays) {
+				continue // only a channel or the reason changed
+			}
+			if !c.At.After(since) { // what held before the time asked for, only the last of it counts
+				out = out[:0]
+			}
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// explain gives the reasoning about a person at a past time, by the policy that is
+// in force now, from what was known then.
+func (a *archive) explain(ctx context.Context, policy *presence.Policy, id presence.ID, at time.Time) (presence.Explanation, error) {
+	if a.entries == nil {
+		return presence.Explanation{}, errNoHistory
+	}
+	var past journal.Past
+	for e, err := range a.read(ctx, id) {
+		if err != nil {
+			return presence.Explanation{}, err
+		}
+		if e.At.After(at) {
+			break
+		}
+		past.Apply(e)
+	}
+	if past.At.IsZero() {
+		return presence.Explanation{}, fmt.Errorf("nothing was written down about %s before %s", id, at.Format(time.RFC3339))
+	}
+	e := policy.Explain(id, past.Reports(), at)
+	if e.State.Availability == past.Shown.Availability && e.State.Activity == past.Shown.Activity {
+		e.State.Since, e.State.Revision = past.Shown.Since, past.Shown.Revision
+	}
+	return e, nil
+}
+
+// dryRun tells who would have been somebody else by another policy since a time.
+func (a *archive) dryRun(ctx context.Context, was, would *presence.Policy, since, until time.Time) ([]journal.Difference, error) {
+	if a.entries == nil {
+		return nil, errNoHistory
+	}
+	people := map[presence.ID][]journal.Entry{}
+	for e, err := range a.read(ctx, "") {
+		if err != nil {
+			return nil, err
+		}
+		if e.Kind == journal.Shown {
+			continue // what was shown follows from what was said
+		}
+		people[e.Person] = append(people[e.Person], e)
+	}
+	out := []journal.Difference{}
+	for id, entries := range people {
+		out = append(out, journal.Compare(id, entries, was, would, since, until)...)
+	}
+	slices.SortFunc(out, func(a, b journal.Difference) int {
+		return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Person, b.Person))
+	})
+	return out, nil
+}
+
+// read gives the entries that can be read; the others are logged, and left out.
+func (a *archive) read(ctx context.Context, id presence.ID) func(func(journal.Entry, error) bool) {
+	return func(yield func(journal.Entry, error) bool) {
+		for e, err := range journal.Entries(ctx, a.entries, id) {
+			if errors.Is(err, journal.ErrUnreadable) {
+				a.log.WarnContext(ctx, "an entry of the journal is left out", "error", err)
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
