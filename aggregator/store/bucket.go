@@ -37,6 +37,9 @@ func (e downError) Unwrap() []error { return []error{ErrDown, e.why} }
 // themselves while a cluster elects a leader or the connection is being made anew,
 // for 15 seconds or as long as ctx lasts. Create and Update are tried once: whoever
 // gets an error other than ErrConflict must read before trying again.
+//
+// On a cluster a server that follows may answer Get and Load, and lag behind the
+// last write by moments.
 type Bucket struct {
 	store  *Store
 	name   string

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -92,6 +93,13 @@ func serveNATS(t *testing.T, address string) (stop func()) {
 	return stop
 }
 
+// sees reads until it sees what was written: on a cluster a server that follows
+// may answer, and lag by moments.
+func sees(t *testing.T, try func() error) {
+	t.Helper()
+	until(t, 5*time.Second, "what was written can be read", try)
+}
+
 // contract is what callers rely on; s is empty.
 func contract(t *testing.T, s *store.Store) {
 	t.Helper()
@@ -109,10 +117,14 @@ func contract(t *testing.T, s *store.Store) {
 	if err := b.Put(ctx, "a.b", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	value, rev, err := b.Get(ctx, "a.b")
-	if err != nil || string(value) != "1" {
-		t.Fatalf("get: %q, %v", value, err)
-	}
+	var rev uint64
+	sees(t, func() (err error) {
+		value, at, err := b.Get(ctx, "a.b")
+		if rev = at; err != nil || string(value) != "1" {
+			return fmt.Errorf("get: %q, %w", value, err)
+		}
+		return nil
+	})
 	if _, err := b.Create(ctx, "a.b", []byte("2")); !errors.Is(err, store.ErrConflict) {
 		t.Fatalf("create over a value: %v", err)
 	}
@@ -136,10 +148,13 @@ func contract(t *testing.T, s *store.Store) {
 	if _, err := b.Create(ctx, "again", []byte{}); err != nil {
 		t.Fatalf("create where a value was deleted: %v", err)
 	}
-	all, err := b.Load(ctx)
-	if empty, ok := all["again"]; err != nil || len(all) != 2 || string(all["a.b"]) != "2" || !ok || len(empty) != 0 {
-		t.Fatalf("load: %v, %v", all, err)
-	}
+	sees(t, func() error {
+		all, err := b.Load(ctx)
+		if empty, ok := all["again"]; err != nil || len(all) != 2 || string(all["a.b"]) != "2" || !ok || len(empty) != 0 {
+			return fmt.Errorf("load: %v, %w", all, err)
+		}
+		return nil
+	})
 	one, two := b.Part("one/1"), b.Part("two")
 	if err := one.Put(ctx, "k", []byte("mine")); err != nil {
 		t.Fatal(err)
@@ -147,9 +162,13 @@ func contract(t *testing.T, s *store.Store) {
 	if all, err := two.Load(ctx); err != nil || len(all) != 0 {
 		t.Fatalf("parts are not apart: %v, %v", all, err)
 	}
-	if all, err := one.Load(ctx); err != nil || string(all["k"]) != "mine" {
-		t.Fatalf("part: %v, %v", all, err)
-	}
+	sees(t, func() error {
+		all, err := one.Load(ctx)
+		if err != nil || string(all["k"]) != "mine" {
+			return fmt.Errorf("part: %v, %w", all, err)
+		}
+		return nil
+	})
 	other, err := s.Bucket(ctx, "states")
 	if err != nil {
 		t.Fatal(err)
