@@ -21,6 +21,7 @@ type Core struct {
 	people map[presence.ID]*record
 	due    dueList
 
+	taken  bool // whether the last report was, see Taken
 	noting bool // whether Notes are kept
 	notes  []journal.Entry
 
@@ -83,7 +84,7 @@ func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known
 // dropped. Notes keep the spans: the caller must not change them later.
 func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (state presence.State, changed bool) {
 	r := c.people[id]
-	if r == nil {
+	if c.taken = r != nil; !c.taken {
 		return presence.State{}, false
 	}
 	reports := c.unpack(r)
@@ -97,6 +98,7 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		c.said(id, report, nil, now)
 		reports = append(reports, report)
 	case report.At.Before(reports[i].At):
+		c.taken = false
 		return before, false
 	default:
 		c.said(id, report, &reports[i], now)
@@ -108,6 +110,9 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 	r.reports = packed(c.bytes)
 	return c.decide(r, reports, &before, now, now)
 }
+
+// Taken tells whether the last call of Accept took its report.
+func (c *Core) Taken() bool { return c.taken }
 
 // Restore puts back what was known before a restart. The reports count as those
 // of lost sources, until the sources speak again; since is kept where the state

@@ -51,7 +51,10 @@ func TestOldReportNeverWins(t *testing.T) {
 	c.Enter("ann", eight)
 	call := presence.Span{Fact: presence.PhoneConnected, From: clock(9, 0, 0)}
 	c.Accept("ann", phone(clock(9, 0, 0), call), clock(9, 0, 0))
-	if s, changed := c.Accept("ann", phone(eight, idle(eight)), clock(9, 0, 1)); changed || s.Availability != presence.Busy {
+	if !c.Taken() {
+		t.Error("the report was not taken")
+	}
+	if s, changed := c.Accept("ann", phone(eight, idle(eight)), clock(9, 0, 1)); changed || c.Taken() || s.Availability != presence.Busy {
 		t.Errorf("%s, changed %v", s.Availability, changed)
 	}
 }

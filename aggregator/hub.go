@@ -258,7 +258,7 @@ func (h *Hub) accept(id presence.ID, r presence.Report) {
 	s.mu.Lock()
 	defer h.unlock(s)
 	state, changed := s.core.Accept(id, r, time.Now())
-	if h.recorder != nil && r.Source != SourceManual {
+	if h.recorder != nil && r.Source != SourceManual && s.core.Taken() {
 		h.recorder.report(id, r)
 	}
 	if changed {

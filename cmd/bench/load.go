@@ -90,7 +90,7 @@ func load(ctx context.Context, out io.Writer) error {
 	}
 	time.Sleep(time.Until(begin))
 	done.Go(func() error {
-		for i := range invited {
+		for i := 0; i < invited; i += 97 { // some thousands: who asks for everybody is one more watcher
 			wait(h, i)
 		}
 		held = time.Since(begin)
