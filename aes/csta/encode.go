@@ -78,17 +78,6 @@ func (r StopSession) XML() []byte {
 	return w.close()
 }
 
-// TransferMonitors moves the monitors of one session to another.
-type TransferMonitors struct{ From, To string }
-
-// XML gives TransferMonitorObjects.
-func (r TransferMonitors) XML() []byte {
-	w := open("TransferMonitorObjects", NamespaceAvaya)
-	w.text("fromSessionID", r.From)
-	w.text("toSessionID", r.To)
-	return w.close()
-}
-
 // FindDevice asks for the device ID of an extension, for call control by a
 // third party: nothing is registered.
 type FindDevice struct{ Switch, Extension string }
@@ -158,19 +147,6 @@ func (r SnapshotDevice) XML() []byte {
 	return w.close()
 }
 
-// SnapshotCall asks who is in a call.
-type SnapshotCall struct{ CallID, Device string }
-
-// XML gives SnapshotCall.
-func (r SnapshotCall) XML() []byte {
-	w := open("SnapshotCall", NamespaceCSTA)
-	w.in("snapshotObject", func() {
-		w.text("callID", r.CallID)
-		w.device("deviceID", r.Device)
-	})
-	return w.close()
-}
-
 // GetDoNotDisturb asks whether do not disturb is on.
 type GetDoNotDisturb struct{ Device string }
 
@@ -182,12 +158,6 @@ type GetForwarding struct{ Device string }
 
 // XML gives GetForwarding.
 func (r GetForwarding) XML() []byte { return query("GetForwarding", r.Device) }
-
-// GetAgentState asks for the agents at a device and their states.
-type GetAgentState struct{ Device string }
-
-// XML gives GetAgentState.
-func (r GetAgentState) XML() []byte { return query("GetAgentState", r.Device) }
 
 // RegisterSystem asks to be told of the state of the server and of its link to
 // a switch.

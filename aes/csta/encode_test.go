@@ -25,7 +25,6 @@ func TestRequests(t *testing.T) {
 		},
 		{ExtendSession{"S-0", 3 * time.Minute}, `<ResetApplicationSessionTimer xmlns="` + NamespaceSession + `"><sessionID>S-0</sessionID><requestedSessionDuration>180</requestedSessionDuration></ResetApplicationSessionTimer>`},
 		{StopSession{"S-0"}, `<StopApplicationSession xmlns="` + NamespaceSession + `"><sessionID>S-0</sessionID><sessionEndReason><definedEndReason>normal</definedEndReason></sessionEndReason></StopApplicationSession>`},
-		{TransferMonitors{"S-0", "S-1"}, `<TransferMonitorObjects xmlns="` + NamespaceAvaya + `"><fromSessionID>S-0</fromSessionID><toSessionID>S-1</toSessionID></TransferMonitorObjects>`},
 		{FindDevice{"CM1", "4750"}, `<GetThirdPartyDeviceId xmlns="` + NamespaceAvaya + `"><switchName>CM1</switchName><extension>4750</extension><deviceInstance>0</deviceInstance></GetThirdPartyDeviceId>`},
 		{ReleaseDevice{own}, `<ReleaseDeviceId xmlns="` + NamespaceAvaya + `"><device` + id + own + `</device></ReleaseDeviceId>`},
 		{StartMonitor{own}, `<MonitorStart` + ns3 + `><monitorObject><deviceObject` + id + own + `</deviceObject></monitorObject><requestedMonitorFilter><callcontrol><conferenced>true</conferenced>` +
@@ -37,10 +36,8 @@ func TestRequests(t *testing.T) {
 		{StopMonitor{"2"}, `<MonitorStop` + ns3 + `><monitorCrossRefID>2</monitorCrossRefID></MonitorStop>`},
 		{SnapshotDevice{own}, `<SnapshotDevice` + ns3 + `><snapshotObject` + id + own + `</snapshotObject><extensions><privateData><private><SnapshotDevicePrivateData xmlns="` + NamespaceAvaya +
 			`"><getStationStatus>true</getStationStatus></SnapshotDevicePrivateData></private></privateData></extensions></SnapshotDevice>`},
-		{SnapshotCall{"179", own}, `<SnapshotCall` + ns3 + `><snapshotObject><callID>179</callID><deviceID` + id + own + `</deviceID></snapshotObject></SnapshotCall>`},
 		{GetDoNotDisturb{own}, `<GetDoNotDisturb` + ns3 + `><device` + id + own + `</device></GetDoNotDisturb>`},
 		{GetForwarding{own}, `<GetForwarding` + ns3 + `><device` + id + own + `</device></GetForwarding>`},
-		{GetAgentState{own}, `<GetAgentState` + ns3 + `><device` + id + own + `</device></GetAgentState>`},
 		{RegisterSystem{"CM1"}, `<SystemRegister` + ns3 + `><requestTypes><systemStatus>true</systemStatus></requestTypes><requestedStatusFilter><initializing>true</initializing><enabled>true</enabled><normal>true</normal>` +
 			`<messageLost>true</messageLost><disabled>true</disabled><partiallyDisabled>true</partiallyDisabled><overloadImminent>true</overloadImminent><overloadReached>true</overloadReached><overloadRelieved>true</overloadRelieved>` +
 			`</requestedStatusFilter><extensions><privateData><private><SystemRegisterPrivateData xmlns="` + NamespaceAvaya + `"><invertFilter>true</invertFilter><switchName>CM1</switchName></SystemRegisterPrivateData></private></privateData></extensions></SystemRegister>`},

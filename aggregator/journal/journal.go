@@ -86,6 +86,11 @@ func (j *Journal) Note(entries ...Entry) {
 		j.dropped += over
 	}
 	j.mu.Unlock()
+	j.poke()
+}
+
+// poke has Run look whether something waits.
+func (j *Journal) poke() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -108,7 +113,7 @@ func (j *Journal) Run(ctx context.Context) error {
 			case <-ctx.Done():
 			case <-time.After(5 * time.Second):
 			}
-			j.Note(Entry{}) // wakes the next round; an entry without a kind is not written
+			j.poke()
 		}
 	}
 }
@@ -143,9 +148,6 @@ func (j *Journal) Flush(ctx context.Context) error {
 }
 
 func (j *Journal) write(ctx context.Context, e *Entry) error {
-	if e.Kind == "" {
-		return nil
-	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)

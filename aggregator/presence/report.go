@@ -23,15 +23,6 @@ type Subject struct {
 // String gives scheme:value.
 func (s Subject) String() string { return s.Scheme + ":" + s.Value }
 
-// ParseSubject is the inverse of String.
-func ParseSubject(text string) (Subject, error) {
-	scheme, value, ok := strings.Cut(text, ":")
-	if !ok || scheme == "" || value == "" {
-		return Subject{}, fmt.Errorf("subject %q: want scheme:value, such as tel:4750 or mail:ann@example.com", text)
-	}
-	return Subject{scheme, value}, nil
-}
-
 // A Span is one fact that holds over [From, Until). A zero Until means: until
 // the report is replaced.
 type Span struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,11 +42,8 @@ func newHub(people ...presence.Person) *fakeHub {
 func person(id, name string, subjects ...string) presence.Person {
 	p := presence.Person{ID: presence.ID(id), Name: name}
 	for _, text := range subjects {
-		s, err := presence.ParseSubject(text)
-		if err != nil {
-			panic(err)
-		}
-		p.Subjects = append(p.Subjects, s)
+		scheme, value, _ := strings.Cut(text, ":")
+		p.Subjects = append(p.Subjects, presence.Subject{Scheme: scheme, Value: value})
 	}
 	return p
 }

@@ -34,9 +34,6 @@ type Transition struct {
 	Year int
 }
 
-// Fixed gives the zone that is always at offset.
-func Fixed(offset time.Duration) Rules { return Rules{Standard: Transition{Offset: offset}} }
-
 // Check tells whether the rules can be evaluated. Rules that fail it must not be used.
 func (r *Rules) Check() error {
 	for _, t := range []*Transition{&r.Standard, &r.Daylight} {

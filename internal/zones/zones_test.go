@@ -41,7 +41,7 @@ func asuncion() Rules {
 // The rules agree with the tz database in every hour of years in which both say the same.
 func TestOffsetAgreesWithTheDatabase(t *testing.T) {
 	for name, rules := range map[string]Rules{
-		"Europe/Berlin": berlin(), "America/New_York": newYork(), "Australia/Sydney": sydney(), "Asia/Kolkata": Fixed(5*time.Hour + 30*time.Minute), "UTC": {},
+		"Europe/Berlin": berlin(), "America/New_York": newYork(), "Australia/Sydney": sydney(), "Asia/Kolkata": fixed(5*time.Hour + 30*time.Minute), "UTC": {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			location, err := time.LoadLocation(name)
@@ -90,7 +90,7 @@ func TestToUTC(t *testing.T) {
 		{"south, after the gap", sydney(), "2026-10-04 03:00", "2026-10-03 16:00"},
 		{"west", newYork(), "2026-11-01 12:00", "2026-11-01 17:00"},
 		{"midnight that does not exist", asuncion(), "2023-10-01 00:00", "2023-10-01 04:00"},
-		{"fixed", Fixed(-330 * time.Minute), "2026-06-01 00:00", "2026-06-01 05:30"},
+		{"fixed", fixed(-330 * time.Minute), "2026-06-01 00:00", "2026-06-01 05:30"},
 		{"zero value", Rules{}, "2026-06-01 00:00", "2026-06-01 00:00"},
 	} {
 		if got := c.rules.ToUTC(utc(c.wall)); !got.Equal(utc(c.want)) {
@@ -206,3 +206,5 @@ func FuzzRules(f *testing.F) {
 		}
 	})
 }
+
+func fixed(offset time.Duration) Rules { return Rules{Standard: Transition{Offset: offset}} }
