@@ -156,21 +156,27 @@ func TestPrivate(t *testing.T) {
 	if s.Activity != presence.ActivityAppointment || !s.Overlays.Has(presence.OverlayPrivate) {
 		t.Errorf("%s, overlays %v", s.Activity, s.Overlays.Names())
 	}
-	if v := presence.View(s, presence.Everyone); v.Overlays.Has(presence.OverlayPrivate) {
+	if v := presence.View(s, presence.Everyone()); v.Overlays.Has(presence.OverlayPrivate) {
 		t.Error("watchers see that it is private")
 	}
 }
 
+func urgent() presence.Access {
+	a := presence.Everyone()
+	a.Urgent = true
+	return a
+}
+
 func TestView(t *testing.T) {
 	s, _ := presence.DefaultPolicy().Decide("x", []presence.Report{hold("m", presence.ManualDND, presence.PhoneConnected)}, noon)
-	if v := presence.View(s, presence.Urgent); v.Availability != presence.Busy || v.Activity != presence.ActivityUrgentOnly {
+	if v := presence.View(s, urgent()); v.Availability != presence.Busy || v.Activity != presence.ActivityUrgentOnly {
 		t.Errorf("urgent: %s/%s", v.Availability, v.Activity)
 	}
 	if s.Channel(presence.Phone).State != presence.ChannelInUse {
 		t.Errorf("the call does not show on the phone channel: %s", s.Channel(presence.Phone).State)
 	}
 	want := presence.State{Person: "x", Availability: presence.Offline, Class: 18500}
-	if v := presence.View(s, presence.Blocked); v != want {
+	if v := presence.View(s, presence.Access{}); v != want {
 		t.Errorf("blocked: %+v", v)
 	}
 }

@@ -2,29 +2,97 @@ package presence
 
 import "time"
 
-// An Audience is how much of a state a watcher may see.
-type Audience uint8
-
-// The audiences.
-const (
-	Everyone Audience = iota // the state as decided, without private overlays
-	Urgent                   // may interrupt: sees busy and urgent-only for a do-not-disturb set by hand
-	Blocked                  // politely ignored: sees offline, frozen, without times
-)
-
-// View gives what the audience sees of s. It is pure.
-func View(s State, who Audience) State {
-	switch who {
-	case Blocked:
-		return State{Person: s.Person, Availability: Offline, Class: Offline.Class()}
-	case Urgent:
-		if s.Why.Rule == "manual-dnd" {
-			s.Availability, s.Activity, s.Class = Busy, ActivityUrgentOnly, ClassUrgentOnly
-		}
-	case Everyone:
-	}
+// View gives what a watcher with that access sees of s. It is pure. No view has
+// the private overlay.
+func View(s State, a Access) State {
 	s.Overlays &^= OverlayPrivate
+	urgent := a.Urgent && s.Why.Fact == ManualDND.String()
+	switch a.Level {
+	case LevelFull:
+		s = calendarView(s, a.Calendar)
+	case LevelStatus:
+		s = State{Person: s.Person, Availability: s.Availability, Class: s.Class, Overlays: s.Overlays & OverlayStale}
+	case LevelTelephony:
+		return phoneView(s)
+	default:
+		hidden := Offline
+		if a.Unknown {
+			hidden = Unknown
+		}
+		return State{Person: s.Person, Availability: hidden, Class: hidden.Class()}
+	}
+	if urgent {
+		s.Availability, s.Activity, s.Class = Busy, ActivityUrgentOnly, ClassUrgentOnly
+	}
 	return s
+}
+
+// calendarView takes out what s tells of the calendar beyond p.
+func calendarView(s State, p CalendarPrivacy) State {
+	if p == CalendarOpen {
+		return s
+	}
+	c := &s.Channels[Calendar]
+	c.Contact = ""
+	switch c.State {
+	case ChannelUnknown, ChannelFree:
+	case ChannelElsewhere, ChannelTentative, ChannelAllDay: // which leave the person free
+		c.State = ChannelFree
+	default:
+		c.State = ChannelBusy
+	}
+	switch s.Activity {
+	case ActivityMeeting, ActivityAppointment, ActivityTentative, ActivityElsewhere, ActivityVacation, ActivityOutOfOffice:
+		s.Activity = NoActivity
+	default:
+	}
+	fact, err := ParseFact(s.Why.Fact)
+	decided := err == nil && calendarFacts.Has(fact)
+	if decided {
+		s.Why = Reason{}
+	}
+	if p == CalendarHidden {
+		*c = Channel{}
+		s.Overlays &^= OverlayOutOfOffice
+		if decided {
+			s.Until = time.Time{}
+		}
+	}
+	return s
+}
+
+const calendarFacts = FactSet(1<<CalendarFree | 1<<CalendarTentative | 1<<CalendarBusy | 1<<CalendarAllDay |
+	1<<CalendarMeeting | 1<<CalendarElsewhere | 1<<CalendarOutOfOffice | 1<<OffHours)
+
+// phoneView is all that the phone channel tells. Who appears offline does so on
+// the phone, too.
+func phoneView(s State) State {
+	v := State{Person: s.Person, Availability: Available, Overlays: s.Overlays & OverlayStale}
+	phone := s.Channels[Phone]
+	if s.Why.Fact == ManualOffline.String() || s.Why.Rule == RuleRemoved {
+		phone = Channel{}
+		v.Availability = s.Availability
+	}
+	switch phone.State {
+	case ChannelUnknown:
+		if v.Availability == Available {
+			v.Availability = Unknown
+		}
+	case ChannelUnavailable:
+		v.Availability = Offline
+	case ChannelDND:
+		v.Availability = DoNotDisturb
+	case ChannelHeld:
+		v.Availability, v.Activity = Busy, ActivityHold
+	case ChannelConference:
+		v.Availability, v.Activity = Busy, ActivityConference
+	case ChannelDialing, ChannelInUse, ChannelInUseRinging:
+		v.Availability, v.Activity = Busy, ActivityPhone
+	default: // idle, ringing, forwarded
+	}
+	v.Class = v.Availability.Class()
+	v.Channels[Phone], v.Since, v.Until = phone, phone.Since, phone.Until
+	return v
 }
 
 // ManualLife is how long a state set by hand lasts where the person names no

@@ -63,7 +63,7 @@ func TestGolden(t *testing.T) {
 		"out-of-office":       {state(presence.OutOfOffice, presence.ActivityOutOfOffice), entity, Options{}},
 		"off-work":            {state(presence.OffWork, presence.NoActivity), entity, Options{}},
 		"unknown":             {presence.State{Person: "ann"}, entity, Options{}},
-		"blocked":             {presence.View(onThePhone(), presence.Blocked), entity, Options{}},
+		"blocked":             {presence.View(onThePhone(), presence.Access{}), entity, Options{}},
 		"hostile":             {hostile, "sip:\"><presence>&\x01@example.test", Options{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -382,7 +382,7 @@ func (s *session) state(state *presence.State) {
 	if entity == "" {
 		return
 	}
-	doc := pidf.Append(nil, presence.View(*state, presence.Everyone), entity, pidf.Options{Busy: pidf.Basic(s.cfg.BusyBasic)})
+	doc := pidf.Append(nil, presence.View(*state, presence.Everyone()), entity, pidf.Options{Busy: pidf.Basic(s.cfg.BusyBasic)})
 	s.people[state.Person], s.owners[entity] = published{entity, doc}, state.Person
 	s.board.monitored(string(state.Person))
 	s.want(s.people[state.Person], now)

@@ -19,7 +19,7 @@ type member struct {
 // visible gives what everyone may see of a state. The calendar's contact is
 // never part of it: whether it is of a private entry cannot be told from a state.
 func visible(s presence.State) presence.State {
-	v := presence.View(s, presence.Everyone)
+	v := presence.View(s, presence.Everyone())
 	v.Channels[presence.Calendar].Contact = ""
 	return v
 }

@@ -124,7 +124,7 @@ func (q *inquiry) vcard() string {
 
 // last gives since when the person is not online (XEP-0012).
 func (q *inquiry) last(now time.Time) string {
-	s := presence.View(q.state, presence.Everyone)
+	s := presence.View(q.state, presence.Everyone())
 	if s.Availability >= presence.OffWork { // shown as available, with whatever show
 		return "<query xmlns='" + nsLast + "' seconds='0'/>"
 	}

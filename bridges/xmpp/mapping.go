@@ -67,7 +67,7 @@ type mapping struct {
 
 // facesOf gives what everyone may see of s.
 func (m *mapping) facesOf(s presence.State) faces {
-	s = presence.View(s, presence.Everyone)
+	s = presence.View(s, presence.Everyone())
 	var out faces
 	out[aggregate] = m.whole(&s)
 	// Somebody who is offline, or appears so, must not be betrayed by the phone.

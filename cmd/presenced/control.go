@@ -300,7 +300,7 @@ func (c *control) by(w http.ResponseWriter, r *http.Request) (string, bool) {
 
 func (c *control) done(w http.ResponseWriter, r *http.Request, a answerJSON) {
 	state, _ := c.hub.State(a.Person)
-	a.Presence = presence.View(state, presence.Everyone)
+	a.Presence = presence.View(state, presence.Everyone())
 	c.answer(w, r, http.StatusOK, a)
 }
 

@@ -123,7 +123,7 @@ func (o *office) describe(s presence.State) string {
 	if words := s.Activity.Words(); words != "" && words != what {
 		what += ", " + strings.ToLower(words[:1]) + words[1:]
 	}
-	for _, overlay := range presence.View(s, presence.Everyone).Overlays.Names() {
+	for _, overlay := range presence.View(s, presence.Everyone()).Overlays.Names() {
 		what += " (" + overlay + ")"
 	}
 	phone := ""

@@ -66,7 +66,7 @@ func (a *archive) history(ctx context.Context, id presence.ID, since time.Time) 
 		if e.Kind != journal.Shown || e.State == nil {
 			continue
 		}
-		s := presence.View(*e.State, presence.Everyone)
+		s := presence.View(*e.State, presence.Everyone())
 		c := Change{e.At, s.Availability, s.Activity, s.Overlays.Names(), s.Why.Rule, s.Why.Title, s.Why.Source}
 		if n := len(out); n > 0 {
 			last := &out[n-1]

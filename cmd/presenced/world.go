@@ -184,6 +184,26 @@ func (w *world) note(states ...presence.State) {
 	}
 }
 
+// audienceAccess is the access of an audience that a scenario names.
+func audienceAccess(name string) presence.Access {
+	a := presence.Everyone()
+	switch name {
+	case "urgent":
+		a.Urgent = true
+	case "calendar-hidden":
+		a.Calendar = presence.CalendarHidden
+	case "calendar-times":
+		a.Calendar = presence.CalendarTimes
+	case "telephony":
+		a.Level = presence.LevelTelephony
+	case "status":
+		a.Level = presence.LevelStatus
+	default:
+		a = presence.Access{}
+	}
+	return a
+}
+
 // print writes a line for each person who looks different from the last line. What
 // came and went within a moment is not seen, as by a watcher.
 func (w *world) print() {
@@ -192,13 +212,9 @@ func (w *world) print() {
 			continue
 		}
 		s, _ := w.core.State(p.ID)
-		w.printView(string(p.ID), presence.View(s, presence.Everyone), s.Why.Rule)
+		w.printView(string(p.ID), presence.View(s, presence.Everyone()), s.Why.Rule)
 		for _, a := range w.scenario.Settings.Audiences {
-			audience := presence.Urgent
-			if a == "blocked" {
-				audience = presence.Blocked
-			}
-			w.printView(string(p.ID)+"@"+a, presence.View(s, audience), "")
+			w.printView(string(p.ID)+"@"+a, presence.View(s, audienceAccess(a)), "")
 		}
 	}
 	clear(w.changed)
