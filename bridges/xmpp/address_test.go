@@ -68,7 +68,7 @@ func TestPeopleShareAnAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPeople("presence.xmpp.test", tmpl, mapping{busy: "dnd"})
+	p := newPeople("presence.xmpp.test", tmpl)
 	a, b := person("a", "A", "tel:1"), person("b", "B", "tel:1")
 	stateOf := func(id presence.ID, av presence.Availability) presence.State {
 		return presence.State{Person: id, Availability: av}
@@ -76,10 +76,11 @@ func TestPeopleShareAnAddress(t *testing.T) {
 	shows := func(got []showing) string {
 		text := ""
 		for _, s := range got {
-			text += s.local + " " + s.faces[aggregate].show + ";"
-			if !s.known {
-				text += "gone;"
+			if s.who == nil {
+				text += s.local + " gone;"
+				continue
 			}
+			text += s.local + " " + s.who.state.Availability.String() + ";"
 		}
 		return text
 	}
@@ -93,11 +94,11 @@ func TestPeopleShareAnAddress(t *testing.T) {
 		want  string
 	}{
 		{stateOf("b", presence.Away), b, true, "1 away;"},
-		{stateOf("a", presence.Busy), a, true, "1 dnd;"},
+		{stateOf("a", presence.Busy), a, true, "1 busy;"},
 		{stateOf("b", presence.OffWork), b, true, ""},
-		{removed, a, false, "1 xa;"},
-		{stateOf("b", presence.Away), moved, true, "1 ;gone;2 away;"},
-		{stateOf("b", presence.Away), person("b", "B"), true, "2 ;gone;"},
+		{removed, a, false, "1 off-work;"},
+		{stateOf("b", presence.Away), moved, true, "1 gone;2 away;"},
+		{stateOf("b", presence.Away), person("b", "B"), true, "2 gone;"},
 	} {
 		if diff := cmp.Diff(step.want, shows(p.accept(step.state, step.who, step.known))); diff != "" {
 			t.Errorf("step %d (-want +got):\n%s", i, diff)

@@ -37,6 +37,7 @@ const maxUrgent = 256 << 10
 type Component struct {
 	cfg     Config
 	memory  Memory
+	gate    presence.Gate
 	log     *slog.Logger
 	dial    func(ctx context.Context) (net.Conn, error)
 	started time.Time
@@ -51,14 +52,14 @@ type Component struct {
 }
 
 // New makes a component; cfg must have passed Check. memory keeps subscriptions,
-// and is to be for this bridge alone.
-func New(cfg Config, memory Memory, log *slog.Logger) *Component {
+// and is to be for this bridge alone; gate says what each watcher may see.
+func New(cfg Config, memory Memory, gate presence.Gate, log *slog.Logger) *Component {
 	dialer := &net.Dialer{
 		Timeout:         openTime,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 	}
 	c := &Component{
-		cfg: cfg, memory: memory, log: log.With("bridge", cfg.Name), started: time.Now(), version: "devel",
+		cfg: cfg, memory: memory, gate: gate, log: log.With("bridge", cfg.Name), started: time.Now(), version: "devel",
 		dial:   func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", cfg.Address) },
 		status: presence.Status{Phase: presence.PhaseConnecting},
 	}
@@ -130,7 +131,7 @@ func (c *Component) run(ctx context.Context, hub presence.Hub) error {
 		return presence.Permanent(fmt.Errorf("xmpp: %w", err))
 	}
 	host := fold(c.cfg.Host)
-	b := newBook(host)
+	b := newBook(host, c.cfg.Name, mapping{c.cfg.BusyShow, c.cfg.Channels}, c.gate)
 	kept, err := c.memory.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("xmpp: subscriptions: %w", err)
@@ -171,7 +172,7 @@ func (c *Component) run(ctx context.Context, hub presence.Hub) error {
 	now := time.Now()
 	s := &session{
 		Component: c, host: host, hub: hub, link: l, book: b, keeper: k,
-		people:  newPeople(host, tmpl, mapping{c.cfg.BusyShow, c.cfg.Channels}),
+		people:  newPeople(host, tmpl),
 		domains: map[string]bool{},
 		pacing:  rate.NewLimiter(rate.Limit(c.cfg.Rate), max(int(resourceCount), c.cfg.Rate/50)),
 		ceiling: rate.NewLimiter(maxRate, maxRate/10),
@@ -438,7 +439,7 @@ func (s *session) receive(st *stanza) {
 			subscribed: s.book.subscribed(local, bareJID(st.from)),
 		}
 		if r := s.people.byLocal[local]; r != nil {
-			q.state = r.state
+			q.state = presence.View(r.state, s.gate.Access(asWatcher(bareJID(st.from), s.cfg.Name), r.id))
 			q.person, q.known = s.hub.Person(presence.Subject{Scheme: "id", Value: string(r.id)})
 		}
 		s.book.urgent = q.answer(s.book.urgent, now)

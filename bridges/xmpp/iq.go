@@ -15,7 +15,7 @@ type inquiry struct {
 	subscribed bool   // the asker watches
 	known      bool   // somebody has the address
 	person     presence.Person
-	state      presence.State // before any view
+	state      presence.State // as the asker may see it
 	started    time.Time      // of the component
 	version    string         // of the product
 }
@@ -124,7 +124,7 @@ func (q *inquiry) vcard() string {
 
 // last gives since when the person is not online (XEP-0012).
 func (q *inquiry) last(now time.Time) string {
-	s := presence.View(q.state, presence.Everyone())
+	s := &q.state
 	if s.Availability >= presence.OffWork { // shown as available, with whatever show
 		return "<query xmlns='" + nsLast + "' seconds='0'/>"
 	}

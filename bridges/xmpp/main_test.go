@@ -156,4 +156,49 @@ func testConfig(t testing.TB, password string) Config {
 	return c
 }
 
+// fakeGate gives everybody full access, but for those a test says otherwise of.
+type fakeGate struct {
+	mu       sync.Mutex
+	says     map[string]presence.Access // by the value of the watcher's subject
+	admitted map[string]bool            // "jid:bob@xmpp.test xmpp carol"
+}
+
+func newGate() *fakeGate {
+	return &fakeGate{says: map[string]presence.Access{}, admitted: map[string]bool{}}
+}
+
+func (g *fakeGate) say(watcher string, a presence.Access) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.says[watcher] = a
+}
+
+func (g *fakeGate) watching() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.admitted))
+}
+
+func (g *fakeGate) Admit(w presence.Watcher, of presence.ID) presence.Access {
+	g.mu.Lock()
+	g.admitted[w.Subject.String()+" "+w.Via+" "+string(of)] = true
+	g.mu.Unlock()
+	return g.Access(w, of)
+}
+
+func (g *fakeGate) Dismiss(w presence.Watcher, of presence.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.admitted, w.Subject.String()+" "+w.Via+" "+string(of))
+}
+
+func (g *fakeGate) Access(w presence.Watcher, _ presence.ID) presence.Access {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a, ok := g.says[w.Subject.Value]; ok {
+		return a
+	}
+	return presence.Everyone()
+}
+
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

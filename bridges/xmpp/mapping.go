@@ -65,9 +65,8 @@ type mapping struct {
 	channels bool   // phone and calendar are resources of their own
 }
 
-// facesOf gives what everyone may see of s.
+// facesOf gives what the view s shows.
 func (m *mapping) facesOf(s presence.State) faces {
-	s = presence.View(s, presence.Everyone())
 	var out faces
 	out[aggregate] = m.whole(&s)
 	// Somebody who is offline, or appears so, must not be betrayed by the phone.

@@ -10,7 +10,6 @@ import (
 type people struct {
 	host     string
 	template template
-	mapping  mapping
 
 	byID    map[presence.ID]*resident
 	byLocal map[string]*resident
@@ -24,16 +23,15 @@ type resident struct {
 	state presence.State
 }
 
-// A showing is what an address shows from now on.
+// A showing is whose presence an address shows from now on.
 type showing struct {
 	local string
-	known bool // somebody has the address
-	faces faces
+	who   *resident // nil: nobody's
 }
 
-func newPeople(host string, t template, m mapping) *people {
+func newPeople(host string, t template) *people {
 	return &people{
-		host: host, template: t, mapping: m,
+		host: host, template: t,
 		byID: map[presence.ID]*resident{}, byLocal: map[string]*resident{}, without: map[presence.ID]string{},
 	}
 }
@@ -72,11 +70,7 @@ func (p *people) accept(s presence.State, who presence.Person, known bool) []sho
 		p.without[holder.id] = "somebody else has the same address"
 	}
 	p.byLocal[local] = r
-	return append(out, p.showing(r))
-}
-
-func (p *people) showing(r *resident) showing {
-	return showing{local: r.local, known: true, faces: p.mapping.facesOf(r.state)}
+	return append(out, showing{local, r})
 }
 
 // leave takes r out; who waited for the address gets it.
@@ -97,5 +91,5 @@ func (p *people) leave(r *resident, out []showing) []showing {
 	}
 	delete(p.without, next.id)
 	p.byLocal[next.local] = next
-	return append(out, p.showing(next))
+	return append(out, showing{next.local, next})
 }

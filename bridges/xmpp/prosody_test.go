@@ -23,6 +23,11 @@ type running struct {
 
 func launch(t *testing.T, server *peers.ProsodyServer, hub presence.Hub, memory Memory, change func(*Config)) *running {
 	t.Helper()
+	return launchGated(t, server, hub, memory, newGate(), change)
+}
+
+func launchGated(t *testing.T, server *peers.ProsodyServer, hub presence.Hub, memory Memory, gate presence.Gate, change func(*Config)) *running {
+	t.Helper()
 	cfg := testConfig(t, server.Secret)
 	cfg.Address, cfg.Host = server.ComponentAddr, server.Component
 	if change != nil {
@@ -31,7 +36,7 @@ func launch(t *testing.T, server *peers.ProsodyServer, hub presence.Hub, memory 
 	if ps := cfg.Check(); len(ps) > 0 {
 		t.Fatal(ps)
 	}
-	return launchComponent(t, New(cfg, memory, quiet()), hub)
+	return launchComponent(t, New(cfg, memory, gate, quiet()), hub)
 }
 
 func launchComponent(t *testing.T, c *Component, hub presence.Hub) *running {
@@ -245,7 +250,7 @@ func TestProsodyRefusals(t *testing.T) {
 		if change != nil {
 			change(&cfg)
 		}
-		return New(cfg, newMemory(), quiet()).Run(limit(t), hub)
+		return New(cfg, newMemory(), newGate(), quiet()).Run(limit(t), hub)
 	}
 	first := launch(t, server, hub, newMemory(), nil)
 	first.awaitPhase(t, presence.PhaseLive)
@@ -270,4 +275,43 @@ func TestProsodyRefusals(t *testing.T) {
 	if diff := cmp.Diff(presence.PhaseLive, first.Status().Phase); diff != "" {
 		t.Errorf("the first connection (-want +got):\n%s", diff)
 	}
+}
+
+// Two users of a real server watch carol; one of them is blocked for a while.
+func TestProsodyGate(t *testing.T) {
+	t.Parallel()
+	server := peers.Prosody(t)
+	hub, gate := carolHub(), newGate()
+	gate.say("alice@xmpp.test", presence.Access{})
+	r := launchGated(t, server, hub, newMemory(), gate, nil)
+	r.awaitPhase(t, presence.PhaseLive)
+	bob, alice := server.Login(t, "bob"), server.Login(t, "alice")
+	for _, user := range []*peers.XMPPClient{bob, alice} {
+		user.Subscribe(carol)
+		expect(t, user, carol, "subscribed", "", "")
+	}
+	expect(t, bob, carolP, "", "", "")
+	hub.set(state(presence.Busy, presence.ActivityPhone))
+	expect(t, bob, carolP, "", "dnd", "On the phone")
+
+	// The answer to a probe is the last that alice got: nothing came before it.
+	second := server.Login(t, "alice")
+	ctx := limit(t)
+	for {
+		p := second.NextPresence(ctx)
+		if p.Type == "" && strings.HasPrefix(p.From, carol) {
+			t.Fatalf("alice is blocked, and sees %+v", p)
+		}
+		if p.Type == "unavailable" && p.From == carol {
+			break
+		}
+	}
+	gate.say("alice@xmpp.test", presence.Everyone())
+	hub.set(state(presence.Busy, presence.ActivityPhone))
+	if p := expect(t, alice, carolP, "", "dnd", "On the phone"); p.Type != "" {
+		t.Errorf("%+v", p)
+	}
+	gate.say("alice@xmpp.test", presence.Access{})
+	hub.set(state(presence.Busy, presence.ActivityPhone))
+	expect(t, alice, carolP, "unavailable", "", "Offline")
 }

@@ -141,7 +141,7 @@ func connected(t *testing.T, hub presence.Hub, memory Memory, change func(*Confi
 	if change != nil {
 		change(&cfg)
 	}
-	c := New(cfg, memory, quiet())
+	c := New(cfg, memory, newGate(), quiet())
 	w := plug(t, c)
 	o, cancel := start(t, c, hub)
 	w.greet()
@@ -163,7 +163,7 @@ func finish(w *wire, o *outcome, cancel context.CancelFunc) {
 func TestHandshake(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := New(testConfig(t, "component-secret"), newMemory(), quiet())
+		c := New(testConfig(t, "component-secret"), newMemory(), newGate(), quiet())
 		w := plug(t, c)
 		o, cancel := start(t, c, newHub())
 		if got, want := w.take(), "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='presence.xmpp.test'>"; got != want {
@@ -218,7 +218,7 @@ func TestStreamEnds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				comp := New(testConfig(t, "wrong"), newMemory(), quiet())
+				comp := New(testConfig(t, "wrong"), newMemory(), newGate(), quiet())
 				w := plug(t, comp)
 				o, cancel := start(t, comp, newHub())
 				defer cancel()
@@ -286,7 +286,7 @@ func TestPing(t *testing.T) {
 // remembered is a memory in which so many people watch carol, who saw her free an
 // hour ago.
 func remembered(n int) *fakeMemory {
-	b := newBook("presence.xmpp.test")
+	b := newBook("presence.xmpp.test", "xmpp", mapping{}, newGate())
 	free := (&mapping{busy: "dnd"}).facesOf(state(presence.Available, presence.NoActivity))
 	c := b.contact("carol")
 	for i := range n {
@@ -544,7 +544,7 @@ func TestStop(t *testing.T) {
 				if !errors.Is(o.err, context.Canceled) {
 					t.Errorf("Run: %v", o.err)
 				}
-				b := newBook("presence.xmpp.test")
+				b := newBook("presence.xmpp.test", "xmpp", mapping{}, newGate())
 				b.load(memory.values)
 				left := 0
 				for _, w := range b.contact("carol").watchers {
@@ -584,4 +584,126 @@ func TestMemoryFails(t *testing.T) {
 			t.Errorf("kept: %v", memory.values)
 		}
 	})
+}
+
+// One subscription through all that the gate may say of it, over a restart.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			bob       = "bob@xmpp.test"
+			subscribe = "<presence type='subscribe' from='bob@xmpp.test' to='carol@presence.xmpp.test'/>"
+			probe     = "<presence type='probe' from='bob@xmpp.test/r' to='carol@presence.xmpp.test'/>"
+			last      = "<iq type='get' id='l' from='bob@xmpp.test/r' to='carol@presence.xmpp.test'><query xmlns='jabber:iq:last'/></iq>"
+		)
+		hub, memory, gate := carolHub(), newMemory(), newGate()
+		run := func() (*wire, func()) {
+			c := New(testConfig(t, "component-secret"), memory, gate, quiet())
+			w := plug(t, c)
+			o, cancel := start(t, c, hub)
+			w.greet()
+			time.Sleep(settleTime)
+			return w, func() { finish(w, o, cancel) }
+		}
+		w, stop := run()
+		check := func(what, got string, want ...string) {
+			t.Helper()
+			if len(want) == 0 && got != "" {
+				t.Errorf("%s: %s", what, got)
+			}
+			for _, part := range want {
+				if !strings.Contains(got, part) {
+					t.Errorf("%s: %s\nwithout %s", what, got, part)
+				}
+			}
+		}
+		ask := func(text string) string {
+			w.say(text)
+			time.Sleep(2 * keepEach)
+			return w.take()
+		}
+		rule := func(a presence.Access) string {
+			gate.say(bob, a)
+			hub.set(state(presence.Away, presence.NoActivity)) // the same once more, as the hub gives it then
+			time.Sleep(2 * keepEach)
+			return w.take()
+		}
+		rule(presence.Access{Level: presence.LevelConfirm})
+
+		check("a request to be confirmed", ask(subscribe))
+		check("the same again", ask(subscribe))
+		check("a probe meanwhile", ask(probe))
+		check("a question meanwhile", ask(last), "forbidden")
+		if got := gate.watching(); len(got) != 1 || got[0] != "jid:bob@xmpp.test xmpp carol" {
+			t.Errorf("the gate knows of %q", got)
+		}
+		stop()
+		clear(gate.admitted)
+		w, stop = run()
+		check("after a restart", w.take())
+		if len(gate.watching()) != 1 {
+			t.Errorf("not admitted again: %q", gate.watching())
+		}
+
+		const away = "<show>away</show><status>Away</status>"
+		check("confirmed", rule(presence.Everyone()), "type='subscribed'", away)
+		check("a question", ask(last), "seconds='0'")
+		check("blocked", rule(presence.Access{}), "<presence type='unavailable' from='carol@presence.xmpp.test/presence' to='bob@xmpp.test'><status>Offline</status>")
+		check("a question of one who is blocked", ask(last), "seconds='0'>Offline<")
+		check("a probe of one who is blocked", ask(probe), "<presence type='unavailable' from='carol@presence.xmpp.test' to='bob@xmpp.test/r'/>")
+		check("a change, to one who is blocked", rule(presence.Access{}))
+		check("let in again", rule(presence.Access{Level: presence.LevelStatus}), away)
+		check("the same by another rule", rule(presence.Everyone()))
+		check("unsubscribed", ask("<presence type='unsubscribe' from='bob@xmpp.test' to='carol@presence.xmpp.test'/>"), "type='unsubscribed'", "type='unavailable'")
+		if len(gate.watching()) != 0 {
+			t.Errorf("the gate still knows of %q", gate.watching())
+		}
+
+		// A new request of somebody who is blocked looks like that of anybody to
+		// somebody who is offline.
+		rule(presence.Access{})
+		blocked := ask(subscribe)
+		if want := "<presence type='subscribed' from='carol@presence.xmpp.test' to='bob@xmpp.test'/>"; strings.TrimSpace(blocked) != want {
+			t.Errorf("a blocked request: %s", blocked)
+		}
+		rule(presence.Everyone())
+		ask("<presence type='unsubscribe' from='bob@xmpp.test' to='carol@presence.xmpp.test'/>")
+		hub.set(state(presence.Offline, presence.NoActivity))
+		w.take()
+		if got := ask(subscribe); got != blocked {
+			t.Errorf("offline: %s\nblocked: %s", got, blocked)
+		}
+		stop()
+	})
+}
+
+// Watchers with different accesses share a contact, and each sees their own.
+func TestViewsAreShared(t *testing.T) {
+	t.Parallel()
+	gate := newGate()
+	b := testBook(gate)
+	b.plan(time.Time{}, true, func(int, func(i, j int)) {})
+	c := b.contact("carol")
+	for i := range 300 {
+		jid := fmt.Sprintf("u%d@xmpp.test", i)
+		gate.say(jid, []presence.Access{presence.Everyone(), {Level: presence.LevelTelephony}, {}}[i%3])
+		c.watchers[jid] = &watch{contact: c, jid: jid, durable: true, joined: true}
+	}
+	b.show(carolShows(func(s *presence.State) {
+		s.Availability, s.Activity = presence.Busy, presence.ActivityMeeting
+		s.Channels[presence.Phone].State = presence.ChannelIdle
+	}))
+	if len(c.views) != 3 {
+		t.Errorf("%d views for three accesses", len(c.views))
+	}
+	var out []byte
+	for n := 1; n > 0; {
+		out, n = b.nextLive(out, at())
+	}
+	text := string(out)
+	for part, want := range map[string]int{"In a meeting": 100, "<priority>0</priority>": 200, "<priority>-1</priority>": 200, "to='u2@xmpp.test'": 0} {
+		if got := strings.Count(text, part); got != want {
+			t.Errorf("%d times %s, want %d", got, part, want)
+		}
+	}
 }

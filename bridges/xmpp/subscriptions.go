@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
+
+	"presenced/aggregator/presence"
 )
 
 // A book is the subscription machine: who watches whom, and what each watcher
@@ -16,8 +18,16 @@ import (
 // Nothing is queued per change: a watcher waits once, and gets what is true when
 // its turn comes. So no queue is longer than the list of subscriptions, and who
 // is slow skips states, never the newest.
+//
+// What a watcher sees is what the gate gives it. The gate is asked when a watcher
+// asks, and again when the person's state is shown, which it is after each change
+// of a rule. A request at LevelConfirm is kept, and not answered until that level
+// is left; a watcher at LevelBlock is accepted, and sees somebody who is offline.
 type book struct {
 	host     string
+	via      string // the name of the bridge
+	gate     presence.Gate
+	mapping  mapping
 	contacts map[string]*contact // by local part
 	urgent   []byte              // answers, complete stanzas
 	live     []*watch
@@ -32,18 +42,27 @@ type book struct {
 // keeps its watchers: a directory that fails must not cost subscriptions.
 type contact struct {
 	local    string
-	known    bool
-	faces    faces
+	who      *resident         // nil: the address is nobody's
+	views    []view            // of who as it is now, one for each access that was asked for
 	watchers map[string]*watch // by bare JID
 	welcome  []string          // who is to be welcomed once this is kept
+}
+
+// A view is what a contact shows to all watchers with one access.
+type view struct {
+	access presence.Access
+	faces  faces
+	hashes [resourceCount]uint64
 }
 
 // A watch is one subscription.
 type watch struct {
 	contact *contact
 	jid     string                // bare
+	access  presence.Access       // as the gate said last
 	sent    [resourceCount]uint64 // hash of what each resource showed last; zero: unavailable
 	at      time.Time             // when something was sent last
+	durable bool                  // kept, so that it may be acknowledged
 	joined  bool                  // acknowledged
 	queued  bool                  // in live
 	fresh   bool                  // was sent what is true on this stream
@@ -55,8 +74,8 @@ type watch struct {
 // maxWatchers bounds the record of one contact.
 const maxWatchers = 2000
 
-func newBook(host string) *book {
-	return &book{host: host, contacts: map[string]*contact{}, dirty: map[*contact]bool{}}
+func newBook(host, via string, m mapping, gate presence.Gate) *book {
+	return &book{host: host, via: via, gate: gate, mapping: m, contacts: map[string]*contact{}, dirty: map[*contact]bool{}}
 }
 
 // A record is a contact as it is kept.
@@ -92,7 +111,7 @@ func (b *book) load(kept map[string][]byte) (bad int) {
 			if t == nil {
 				t = &trace{}
 			}
-			w := &watch{contact: c, jid: jid, at: t.At, joined: !t.Asked}
+			w := &watch{contact: c, jid: jid, at: t.At, durable: true, joined: !t.Asked}
 			for i := range resourceCount {
 				w.sent[i] = t.Sent[i.String()]
 			}
@@ -138,7 +157,7 @@ func (b *book) saves(all bool) []save {
 		c.welcome = nil
 		if len(c.watchers) > 0 {
 			s.value = c.record()
-		} else if !c.known && b.contacts[c.local] == c {
+		} else if c.who == nil && b.contacts[c.local] == c {
 			delete(b.contacts, c.local)
 		}
 		out = append(out, s)
@@ -173,47 +192,82 @@ func (b *book) keep(c *contact, now bool) {
 	b.pressing = b.pressing || now
 }
 
-// show takes what an address shows from now on.
+// show takes what an address shows from now on, and asks the gate anew.
 func (b *book) show(s showing) {
 	c := b.contacts[s.local]
 	if c == nil {
-		if !s.known {
+		if s.who == nil {
 			return
 		}
 		c = b.contact(s.local)
 	}
-	c.known, c.faces = s.known, s.faces
-	if _, unsaved := b.dirty[c]; !c.known && len(c.watchers) == 0 && !unsaved {
+	was := c.who
+	c.who, c.views = s.who, c.views[:0]
+	if _, unsaved := b.dirty[c]; c.who == nil && len(c.watchers) == 0 && !unsaved {
 		delete(b.contacts, c.local)
 		return
 	}
 	for _, w := range c.watchers {
+		if was != nil && (c.who == nil || c.who.id != was.id) {
+			b.gate.Dismiss(asWatcher(w.jid, b.via), was.id)
+		}
+		b.admit(w)
 		b.enqueue(w)
 	}
 }
 
-// enqueue lets w wait for its turn if it has not seen what is true.
+// asWatcher gives the user of a bare JID as the gate knows them.
+func asWatcher(jid, via string) presence.Watcher {
+	return presence.Watcher{Subject: presence.Subject{Scheme: "jid", Value: jid}, Via: via}
+}
+
+// admit asks the gate what w may see.
+func (b *book) admit(w *watch) {
+	if who := w.contact.who; who != nil {
+		w.access = b.gate.Admit(asWatcher(w.jid, b.via), who.id)
+	}
+}
+
+// view gives what w sees, which is made once for all watchers with that access.
+func (b *book) view(w *watch) *view {
+	c := w.contact
+	if c.who == nil {
+		return &view{}
+	}
+	for i := range c.views {
+		if c.views[i].access == w.access {
+			return &c.views[i]
+		}
+	}
+	v := view{access: w.access, faces: b.mapping.facesOf(presence.View(c.who.state, w.access))}
+	for i := range v.faces {
+		v.hashes[i] = v.faces[i].hash()
+	}
+	c.views = append(c.views, v)
+	return &c.views[len(c.views)-1]
+}
+
+// enqueue lets w wait for its turn if it is owed something.
 func (b *book) enqueue(w *watch) {
-	if !b.settled || w.queued || w.muted || !w.joined || !w.differs() {
+	if !b.settled || w.queued || w.muted || !b.owed(w) {
 		return
 	}
 	w.queued = true
 	b.live = append(b.live, w)
 }
 
-func (w *watch) differs() bool {
-	for i := range w.sent {
-		if w.sent[i] != w.contact.faces[i].hash() {
-			return true
-		}
+// owed tells whether w has not seen what is true, or is to be acknowledged.
+func (b *book) owed(w *watch) bool {
+	if !w.joined {
+		return w.durable && w.contact.who != nil && w.access.Level != presence.LevelConfirm
 	}
-	return false
+	return w.sent != b.view(w).hashes
 }
 
-// subscribed tells whether the bare JID watches that address.
+// subscribed tells whether the bare JID watches that address, and was told so.
 func (b *book) subscribed(local, watcher string) bool {
 	c := b.contacts[local]
-	return c != nil && c.watchers[watcher] != nil
+	return c != nil && c.watchers[watcher] != nil && c.watchers[watcher].joined
 }
 
 // receive takes a presence stanza. allowed is the policy's word on the sender.
@@ -262,7 +316,7 @@ func (b *book) answer(typ, from, to string) {
 func (b *book) subscribe(c *contact, w *watch, st *stanza, allowed bool, now time.Time) {
 	from := bareJID(st.from)
 	switch {
-	case c == nil || !c.known || !allowed:
+	case c == nil || c.who == nil || !allowed:
 		if w != nil {
 			b.end(w)
 			return
@@ -273,18 +327,32 @@ func (b *book) subscribe(c *contact, w *watch, st *stanza, allowed bool, now tim
 		b.answer("unsubscribed", bareJID(st.to), from)
 	case w == nil:
 		// Nothing is acknowledged before it is durable: welcome follows.
-		c.watchers[from] = &watch{contact: c, jid: from}
+		w = &watch{contact: c, jid: from}
+		b.admit(w)
+		c.watchers[from] = w
 		c.welcome = append(c.welcome, from)
 		b.keep(c, true)
-	case w.joined:
-		b.greet(w, now)
+	default:
+		b.admit(w)
+		if w.joined {
+			b.greet(w, now)
+		} else {
+			b.enqueue(w)
+		}
 	}
 }
 
-// welcome acknowledges a subscription that is durable now.
+// welcome takes that a subscription is durable now, and acknowledges it unless it
+// is to be confirmed first.
 func (b *book) welcome(local, watcher string, now time.Time) {
-	if c := b.contacts[local]; c != nil && c.watchers[watcher] != nil {
-		b.greet(c.watchers[watcher], now)
+	c := b.contacts[local]
+	if c == nil || c.watchers[watcher] == nil {
+		return
+	}
+	w := c.watchers[watcher]
+	w.durable = true
+	if w.joined || b.owed(w) {
+		b.greet(w, now)
 	}
 }
 
@@ -297,7 +365,9 @@ func (b *book) greet(w *watch, now time.Time) {
 
 // tell answers a probe.
 func (b *book) tell(w *watch, to string, now time.Time) {
-	if !w.joined { // the welcome will say it
+	b.admit(w)
+	if !w.joined { // it is told when it is acknowledged
+		b.enqueue(w)
 		return
 	}
 	w.muted = false
@@ -315,8 +385,9 @@ func (b *book) tell(w *watch, to string, now time.Time) {
 
 // present appends the presence of every available resource.
 func (b *book) present(dst []byte, w *watch, to string, late bool) []byte {
-	for i := range w.contact.faces {
-		if f := &w.contact.faces[i]; f.available {
+	v := b.view(w)
+	for i := range v.faces {
+		if f := &v.faces[i]; f.available {
 			dst = appendFace(dst, f, resource(i), w.contact.bare(b.host), to, b.host, late)
 		}
 	}
@@ -326,13 +397,13 @@ func (b *book) present(dst []byte, w *watch, to string, late bool) []byte {
 // noteSent notes that w knows all that is true. A resource that w knew and that
 // is gone says so, else it stays as a ghost.
 func (b *book) noteSent(w *watch, now time.Time) {
+	v := b.view(w)
 	for i := range w.sent {
-		f := &w.contact.faces[i]
-		if !f.available && w.sent[i] != 0 {
+		if f := &v.faces[i]; !f.available && w.sent[i] != 0 {
 			b.urgent = appendFace(b.urgent, f, resource(i), w.contact.bare(b.host), w.jid, b.host, false)
 		}
-		w.sent[i] = f.hash()
 	}
+	w.sent = v.hashes
 	w.at, w.fresh = now, true
 	b.keep(w.contact, false)
 }
@@ -342,6 +413,9 @@ func (b *book) end(w *watch) {
 	c := w.contact
 	delete(c.watchers, w.jid)
 	w.gone = true
+	if c.who != nil {
+		b.gate.Dismiss(asWatcher(w.jid, b.via), c.who.id)
+	}
 	b.answer("unsubscribed", c.bare(b.host), w.jid)
 	for i, hash := range w.sent {
 		if hash != 0 {
@@ -354,7 +428,8 @@ func (b *book) end(w *watch) {
 // plan orders the resynchronisation after a new stream: what is there and exists
 // no more, then what changed or may not have arrived before the loss, then, if
 // full, all the rest. lost is when the stream before ended; shuffle spreads the
-// load over the contacts. Who asked and got no answer gets it.
+// load over the contacts. Who asked and got no answer gets it, unless the request
+// is still to be confirmed.
 func (b *book) plan(lost time.Time, full bool, shuffle func(n int, swap func(i, j int))) {
 	b.settled = true
 	all := make([]*contact, 0, len(b.contacts))
@@ -365,16 +440,16 @@ func (b *book) plan(lost time.Time, full bool, shuffle func(n int, swap func(i, 
 	var ghosts, changed, rest []*watch
 	for _, c := range all {
 		for _, w := range c.watchers {
-			unsure := !w.joined || !w.at.Before(lost.Add(-unconfirmed))
-			if !w.joined { // what was sent to it before a crash is not known
-				w.joined = true
-				b.answer("subscribed", c.bare(b.host), w.jid)
+			if !w.joined && !b.owed(w) {
+				continue
 			}
+			// What was sent before a crash to one that is not acknowledged is not known.
+			unsure := !w.joined || !w.at.Before(lost.Add(-unconfirmed))
 			w.force = full || unsure
 			switch {
-			case w.haunted():
+			case b.haunted(w):
 				ghosts = append(ghosts, w)
-			case unsure || w.differs():
+			case unsure || b.owed(w):
 				changed = append(changed, w)
 			case full:
 				rest = append(rest, w)
@@ -388,9 +463,10 @@ func (b *book) plan(lost time.Time, full bool, shuffle func(n int, swap func(i, 
 const unconfirmed = time.Minute
 
 // haunted tells whether w sees a resource that is no more.
-func (w *watch) haunted() bool {
+func (b *book) haunted(w *watch) bool {
+	v := b.view(w)
 	for i, hash := range w.sent {
-		if hash != 0 && !w.contact.faces[i].available {
+		if hash != 0 && v.hashes[i] == 0 {
 			return true
 		}
 	}
@@ -434,20 +510,28 @@ func (b *book) nextResync(dst []byte, now time.Time) ([]byte, int) {
 	return dst, 0
 }
 
-// update appends the resources that w has not seen as they are; with force all
-// of them, and the aggregate even if it is unavailable, which is the only
-// certain end of a ghost after a crash.
+// update acknowledges w if that is due, and appends the resources that it has not
+// seen as they are; with force all of them, and the aggregate even if it is
+// unavailable, which is the only certain end of a ghost after a crash.
 func (b *book) update(dst []byte, w *watch, force bool, now time.Time) (_ []byte, n int) {
-	for i := range w.sent {
-		f := &w.contact.faces[i]
-		hash := f.hash()
+	late := force
+	if !w.joined {
+		if !b.owed(w) { // to be confirmed again, since it was queued
+			return dst, 0
+		}
+		w.joined, late = true, true
+		dst = appendSubscription(dst, "subscribed", w.contact.bare(b.host), w.jid)
+		n++
+	}
+	v := b.view(w)
+	for i, hash := range v.hashes {
 		if hash == w.sent[i] && (!force || hash == 0 && resource(i) != aggregate) {
 			continue
 		}
-		dst = appendFace(dst, f, resource(i), w.contact.bare(b.host), w.jid, b.host, force)
-		w.sent[i] = hash
+		dst = appendFace(dst, &v.faces[i], resource(i), w.contact.bare(b.host), w.jid, b.host, late)
 		n++
 	}
+	w.sent = v.hashes
 	w.fresh = true
 	if n > 0 {
 		w.at = now

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,13 +45,17 @@ func carolShows(change func(*presence.State)) showing {
 	if change != nil {
 		change(&s)
 	}
-	m := mapping{busy: "dnd", channels: true}
-	return showing{local: "carol", known: true, faces: m.facesOf(s)}
+	return showing{local: "carol", who: &resident{id: "carol", local: "carol", state: s}}
 }
 
 func onThePhone(s *presence.State) {
 	s.Availability, s.Activity = presence.Busy, presence.ActivityPhone
 	s.Channels[presence.Phone] = presence.Channel{State: presence.ChannelInUse}
+}
+
+// testBook shows channels.
+func testBook(gate presence.Gate) *book {
+	return newBook("presence.xmpp.test", "xmpp", mapping{busy: "dnd", channels: true}, gate)
 }
 
 // A desk is a book whose memory is immediate.
@@ -60,7 +65,7 @@ type desk struct {
 }
 
 func newDesk() *desk {
-	d := &desk{newBook("presence.xmpp.test"), map[string][]byte{}}
+	d := &desk{testBook(newGate()), map[string][]byte{}}
 	d.plan(time.Time{}, true, func(int, func(i, j int)) {})
 	return d
 }
@@ -243,7 +248,7 @@ func TestBook(t *testing.T) {
 // after a crash.
 func TestBookKeepsFirst(t *testing.T) {
 	t.Parallel()
-	b := newBook("presence.xmpp.test")
+	b := testBook(newGate())
 	b.plan(time.Time{}, true, rand.Shuffle)
 	b.show(carolShows(nil))
 	b.receive(parse(t, "<presence type='subscribe' from='bob@xmpp.test' to='carol@presence.xmpp.test'/>"), true, at())
@@ -254,14 +259,14 @@ func TestBookKeepsFirst(t *testing.T) {
 	if len(saves) != 1 || len(saves[0].welcome) != 1 {
 		t.Fatalf("saves: %+v", saves)
 	}
-	after := newBook("presence.xmpp.test")
+	after := testBook(newGate())
 	if bad := after.load(map[string][]byte{recordKey("carol"): saves[0].value, "x": []byte("{")}); bad != 1 {
 		t.Errorf("%d bad records", bad)
 	}
 	after.show(carolShows(nil))
 	after.plan(time.Time{}, false, rand.Shuffle)
-	if !strings.Contains(string(after.urgent), "type='subscribed'") {
-		t.Errorf("the unanswered subscription after a restart: %s", after.urgent)
+	if out, _ := after.nextResync(nil, at()); !strings.HasPrefix(string(out), "<presence type='subscribed'") || !strings.Contains(string(out), "<priority>0") {
+		t.Errorf("the unanswered subscription after a restart: %s", out)
 	}
 }
 
@@ -286,15 +291,16 @@ func TestBookTooManyWatchers(t *testing.T) {
 func TestBookPlan(t *testing.T) {
 	t.Parallel()
 	lost := at()
-	free := carolShows(nil)
-	old := free.faces[aggregate].hash()
-	now := carolShows(onThePhone).faces
+	m := mapping{busy: "dnd", channels: true}
+	free := m.facesOf(carolShows(nil).who.state)
+	old := free[aggregate].hash()
+	now := m.facesOf(carolShows(onThePhone).who.state)
 	build := func() *book {
-		b := newBook("presence.xmpp.test")
+		b := testBook(newGate())
 		for name, sent := range map[string]uint64{"same": now[aggregate].hash(), "differs": old, "recent": now[aggregate].hash()} {
 			c := b.contact(name)
-			c.known, c.faces = true, now
-			w := &watch{contact: c, jid: name + "@xmpp.test", joined: true, at: lost.Add(-time.Hour)}
+			c.who = carolShows(onThePhone).who
+			w := &watch{contact: c, jid: name + "@xmpp.test", access: presence.Everyone(), joined: true, at: lost.Add(-time.Hour)}
 			w.sent[aggregate], w.sent[phone] = sent, now[phone].hash()
 			if name == "recent" {
 				w.at = lost.Add(-30 * time.Second)
@@ -341,14 +347,17 @@ func TestBookPlan(t *testing.T) {
 	}
 }
 
-// Laws: when all is sent, what a watcher got last is the state; a refresh sends
-// nothing; after the unsubscribe nothing comes; a restart from what was kept ends
+// Laws: when all is sent, what a watcher got last is the state as the gate gives
+// it; who is to be confirmed got nothing, not even an answer; a refresh sends nothing; after the unsubscribe nothing comes; a restart from what was kept ends
 // in the same picture; nothing is sent that carries an xmlns on a stanza.
 func TestBookLaws(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
+		gate := newGate()
 		d := newDesk()
+		d.gate = gate
 		watching := map[string]bool{}            // by watcher
+		joined := map[string]bool{}              // who was told to be subscribed
 		screen := map[string]map[string]string{} // watcher -> resource -> what it shows
 		look := func(text string) {
 			for line := range strings.SplitSeq(text, "\n") {
@@ -368,8 +377,10 @@ func TestBookLaws(t *testing.T) {
 					clear(screen[bob])
 				case st.typ == "unavailable":
 					delete(screen[bob], res)
+				case st.typ == "subscribed":
+					joined[bob] = true
 				case st.typ == "":
-					if !watching[bob] {
+					if !watching[bob] || !joined[bob] {
 						t.Fatalf("presence to %s, who does not watch: %s", bob, line)
 					}
 					screen[bob][res] = strings.TrimSuffix(rest, "</presence>")
@@ -378,10 +389,15 @@ func TestBookLaws(t *testing.T) {
 		}
 		current := carolShows(nil)
 		d.show(current)
-		want := func() map[string]string {
+		want := func(bob string) map[string]string {
 			out := map[string]string{}
-			for i := range current.faces {
-				if f := &current.faces[i]; f.available {
+			access := gate.Access(asWatcher(bob, "xmpp"), "carol")
+			if current.who == nil || access.Level == presence.LevelConfirm {
+				return out
+			}
+			shown := d.mapping.facesOf(presence.View(current.who.state, access))
+			for i := range shown {
+				if f := &shown[i]; f.available {
 					text := string(appendFace(nil, f, resource(i), "x", "y", "z", false))
 					_, rest, _ := strings.Cut(text, ">")
 					out[resource(i).String()] = strings.TrimSuffix(rest, "</presence>")
@@ -391,7 +407,7 @@ func TestBookLaws(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			bob := rapid.SampledFrom([]string{"bob@xmpp.test", "alice@xmpp.test"}).Draw(t, "watcher")
-			act := rapid.SampledFrom([]string{"change", "change", "subscribe", "unsubscribe", "unsubscribed", "probe", "probe-full", "remove", "refresh", "restart"}).Draw(t, "act")
+			act := rapid.SampledFrom([]string{"change", "change", "subscribe", "unsubscribe", "unsubscribed", "probe", "probe-full", "remove", "refresh", "restart", "rule", "rule"}).Draw(t, "act")
 			hear := func(typ, from string) {
 				look(d.hear(t, "<presence type='"+typ+"' from='"+from+"' to='carol@presence.xmpp.test'/>"))
 			}
@@ -401,7 +417,7 @@ func TestBookLaws(t *testing.T) {
 				for range rapid.IntRange(1, 3).Draw(t, "changes") {
 					s := state(presence.Availability(rapid.IntRange(0, int(presence.Available)).Draw(t, "availability")), presence.NoActivity)     //nolint:gosec // small
 					s.Channels[presence.Phone].State = presence.ChannelState(rapid.IntRange(0, int(presence.ChannelOutOfOffice)).Draw(t, "phone")) //nolint:gosec // small
-					current = showing{local: "carol", known: true, faces: (&mapping{"away", true}).facesOf(s)}
+					current = carolShows(func(t *presence.State) { *t = s })
 					d.show(current)
 				}
 				look(d.out())
@@ -415,16 +431,26 @@ func TestBookLaws(t *testing.T) {
 				d.show(current)
 				look(d.out())
 			case "subscribe":
-				if current.known {
+				if current.who != nil {
 					watching[bob] = true
 				} else {
 					delete(watching, bob)
+					delete(joined, bob)
 				}
 				hear("subscribe", bob)
 			case "unsubscribe", "unsubscribed":
-				delete(watching, bob)
 				hear(act, bob)
+				delete(watching, bob)
+				delete(joined, bob)
 				delete(screen, bob)
+			case "rule":
+				gate.say(bob, presence.Access{
+					Level:    presence.Level(rapid.IntRange(0, int(presence.LevelFull)).Draw(t, "level")),             //nolint:gosec // small
+					Calendar: presence.CalendarPrivacy(rapid.IntRange(0, int(presence.CalendarOpen)).Draw(t, "open")), //nolint:gosec // small
+					Unknown:  rapid.Bool().Draw(t, "as unknown"),
+				})
+				d.show(current) // as the hub does after each change of a rule
+				look(d.out())
 			case "probe":
 				hear("probe", bob)
 			case "probe-full":
@@ -437,7 +463,8 @@ func TestBookLaws(t *testing.T) {
 						kept[recordKey(s.local)] = s.value
 					}
 				}
-				fresh := &desk{newBook("presence.xmpp.test"), map[string][]byte{}}
+				clear(gate.admitted)
+				fresh := &desk{testBook(gate), map[string][]byte{}}
 				if fresh.load(kept) != 0 {
 					t.Fatal("unreadable record")
 				}
@@ -448,12 +475,25 @@ func TestBookLaws(t *testing.T) {
 			}
 			for bob := range watching {
 				got := screen[bob]
-				if w := want(); !maps.Equal(got, w) {
+				if w := want(bob); !maps.Equal(got, w) {
 					t.Fatalf("after %s, %s sees %v, the state is %v", act, bob, got, w)
 				}
-				if !d.subscribed("carol", bob) {
+				if d.contacts["carol"].watchers[bob] == nil || d.subscribed("carol", bob) != joined[bob] {
 					t.Fatalf("after %s, %s is forgotten", act, bob)
 				}
+				if level := gate.Access(asWatcher(bob, "xmpp"), "carol").Level; !joined[bob] && current.who != nil && level != presence.LevelConfirm {
+					t.Fatalf("after %s, %s waits for an answer at level %s", act, bob, level)
+				}
+			}
+			var admitted []string
+			for bob := range watching {
+				if current.who != nil {
+					admitted = append(admitted, "jid:"+bob+" xmpp carol")
+				}
+			}
+			slices.Sort(admitted)
+			if !slices.Equal(admitted, gate.watching()) {
+				t.Fatalf("after %s, the gate knows of %q, want %q", act, gate.watching(), admitted)
 			}
 		}
 	})

@@ -101,7 +101,7 @@ func (c *Config) peers() []aggregator.Bridge {
 		all = append(all, sip.New(cfg, forgetful{}, quiet()))
 	}
 	for _, cfg := range c.XMPP {
-		all = append(all, xmpp.New(cfg, forgetful{}, quiet()))
+		all = append(all, xmpp.New(cfg, forgetful{}, openGate{}, quiet()))
 	}
 	return all
 }

@@ -92,7 +92,8 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, s := range sources {
 		supervisor.AddSource(s)
 	}
-	bridges, err := cfg.bridges(ctx, kept, log)
+	gate := openGate{}
+	bridges, err := cfg.bridges(ctx, kept, gate, log)
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 }
 
 // bridges makes all bridges that the configuration names, but the page.
-func (c *Config) bridges(ctx context.Context, kept *store.Store, log *slog.Logger) ([]aggregator.Bridge, error) {
+func (c *Config) bridges(ctx context.Context, kept *store.Store, gate presence.Gate, log *slog.Logger) ([]aggregator.Bridge, error) {
 	publications, err := kept.Bucket(ctx, "publications")
 	if err != nil {
 		return nil, err
@@ -207,7 +208,7 @@ func (c *Config) bridges(ctx context.Context, kept *store.Store, log *slog.Logge
 		all = append(all, sip.New(cfg, publications.Part(cfg.Name).Memory(true), log))
 	}
 	for _, cfg := range c.XMPP {
-		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), log))
+		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), gate, log))
 	}
 	return all, nil
 }
