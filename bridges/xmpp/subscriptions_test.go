@@ -255,6 +255,10 @@ func TestBookKeepsFirst(t *testing.T) {
 	if len(b.urgent) > 0 {
 		t.Fatalf("answered before it was kept: %s", b.urgent)
 	}
+	b.show(carolShows(onThePhone))
+	if out, n := b.nextLive(nil, at()); n > 0 {
+		t.Fatalf("answered before it was kept: %s", out)
+	}
 	saves := b.saves(false)
 	if len(saves) != 1 || len(saves[0].welcome) != 1 {
 		t.Fatalf("saves: %+v", saves)
@@ -378,6 +382,9 @@ func TestBookLaws(t *testing.T) {
 				case st.typ == "unavailable":
 					delete(screen[bob], res)
 				case st.typ == "subscribed":
+					if !joined[bob] && gate.Access(asWatcher(bob, "xmpp"), "carol").Level == presence.LevelConfirm {
+						t.Fatalf("answered before it was confirmed: %s", line)
+					}
 					joined[bob] = true
 				case st.typ == "":
 					if !watching[bob] || !joined[bob] {
