@@ -40,8 +40,10 @@ func (s *Site) apiPerson(w http.ResponseWriter, r *http.Request) {
 	s.refuse(w, r, http.StatusNotFound, "nobody has that id")
 }
 
-// apiExplain gives an explanation, as text where that is preferred.
+// apiExplain gives an explanation, as text where that is preferred: of a past
+// moment from what was known then, else from what is known now.
 func (s *Site) apiExplain(w http.ResponseWriter, r *http.Request) {
+	id := presence.ID(r.PathValue("id"))
 	var at time.Time
 	if text := r.URL.Query().Get("at"); text != "" {
 		var err error
@@ -50,15 +52,28 @@ func (s *Site) apiExplain(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	e, ok := s.explain(presence.ID(r.PathValue("id")), at)
+	e, ok := s.explain(id, at)
 	if !ok {
 		s.refuse(w, r, http.StatusNotFound, "nobody has that id")
 		return
 	}
+	switch past := at.Before(time.Now()); {
+	case at.IsZero():
+	case !past && !tellsAhead(s.access(id)):
+		s.refuse(w, r, http.StatusNotFound, errNotShown.Error())
+		return
+	case past:
+		var err error
+		if e, err = s.explainAt(r.Context(), id, at); err != nil {
+			code, text := s.pastProblem(r, err)
+			s.refuse(w, r, code, text)
+			return
+		}
+	}
 	w.Header().Set("Vary", "Accept")
 	if wantsText(r.Header.Get("Accept")) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		s.write(w, r, []byte(e.Text(s.zone)))
+		s.write(w, r, []byte(e.text(s.zone)))
 		return
 	}
 	s.json(w, r, http.StatusOK, e)

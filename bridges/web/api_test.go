@@ -68,7 +68,7 @@ func TestAPI(t *testing.T) {
 
 func TestRequestsRefused(t *testing.T) {
 	w := office()
-	s := New(DefaultConfig(), w, prometheus.NewRegistry(), quiet())
+	s := New(DefaultConfig(), w, w, w, prometheus.NewRegistry(), quiet())
 	for _, host := range []string{"evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1", ""} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/people", nil)
 		r.Host = host
@@ -86,7 +86,7 @@ func TestRequestsRefused(t *testing.T) {
 	if got := s.Status().Problems["requests for another host"]; got != 5 {
 		t.Errorf("%d requests counted, want 5", got)
 	}
-	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, nil, quiet())
+	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, w, w, nil, quiet())
 	if rec := get(t, wide, "/", "Host", "presence.example.com"); rec.Code != http.StatusOK {
 		t.Errorf("a site that is not on loopback refuses its name: %d", rec.Code)
 	}

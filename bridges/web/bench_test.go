@@ -25,7 +25,8 @@ func crowd(n int) *world {
 
 // BenchmarkBoard is one page of the board of ten thousand people.
 func BenchmarkBoard(b *testing.B) {
-	s := New(DefaultConfig(), crowd(10000), nil, quiet())
+	w := crowd(10000)
+	s := New(DefaultConfig(), w, w, w, nil, quiet())
 	for b.Loop() {
 		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/?q=person", nil)
 		r.Host = "localhost"
@@ -40,7 +41,7 @@ func BenchmarkBoard(b *testing.B) {
 // BenchmarkChange is one change of state, up to the bytes that all streams share.
 func BenchmarkChange(b *testing.B) {
 	w := crowd(10000)
-	s := New(DefaultConfig(), w, nil, quiet())
+	s := New(DefaultConfig(), w, w, w, nil, quiet())
 	members := s.members()
 	for _, m := range members {
 		s.feed.put(m)

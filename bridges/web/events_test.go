@@ -227,8 +227,8 @@ func TestCounts(t *testing.T) {
 func TestRowsAreRenderedOnce(t *testing.T) {
 	rendered := 0
 	f := newFeed(func(m member) string { rendered++; return "<tr id=" + string(m.person.ID) + ">" })
-	f.put(member{person("a", "Ann Lee", "1"), presence.State{Person: "a", Revision: 1}})
-	f.put(member{person("a", "Ann Lee", "1"), presence.State{Person: "a", Revision: 1}}) // the same again
+	f.put(member{person: person("a", "Ann Lee", "1"), state: presence.State{Person: "a", Revision: 1}})
+	f.put(member{person: person("a", "Ann Lee", "1"), state: presence.State{Person: "a", Revision: 1}}) // the same again
 	one, seq, _ := f.since(0)
 	two, _, _ := f.since(0)
 	if seq != 1 || rendered != 0 {
@@ -255,7 +255,7 @@ func TestFeedProperty(t *testing.T) {
 				f.remove(id)
 				now[id] = 0
 			} else {
-				f.put(member{presence.Person{ID: id}, presence.State{Person: id, Revision: uint64(i + 1)}})
+				f.put(member{person: presence.Person{ID: id}, state: presence.State{Person: id, Revision: uint64(i + 1)}})
 				now[id] = uint64(i + 1)
 			}
 			if f.seq > seq {
@@ -292,7 +292,7 @@ func TestFeedForgetsWhoLeft(t *testing.T) {
 	f := newFeed(func(member) string { return "" })
 	for i := range maxLeft * 3 {
 		id := presence.ID(number(i))
-		f.put(member{presence.Person{ID: id}, presence.State{Person: id}})
+		f.put(member{person: presence.Person{ID: id}, state: presence.State{Person: id}})
 		f.remove(id)
 	}
 	if n := f.order.Len(); n != maxLeft || len(f.rows) != maxLeft || len(f.left) != maxLeft {
@@ -328,7 +328,7 @@ func TestSlowClient(t *testing.T) {
 	w := office()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, nil, quiet())
+	s := New(cfg, w, w, w, nil, quiet())
 	s.patience = 50 * time.Millisecond
 	s.feed.render = func(member) string { return `<tr id="p-x">` + strings.Repeat("x", 1<<20) + "</tr>" }
 	runSite(t, s, w)
@@ -367,7 +367,7 @@ func TestRun(t *testing.T) {
 	}
 	cfg := DefaultConfig()
 	cfg.Listen = s.Addr().String()
-	second := New(cfg, w, nil, quiet())
+	second := New(cfg, w, w, w, nil, quiet())
 	if err := second.Run(t.Context(), w); err == nil || presence.IsPermanent(err) {
 		t.Errorf("a taken port gives %v, want an error that may pass", err)
 	}
@@ -381,7 +381,7 @@ func TestRunEndsStreams(t *testing.T) {
 	w := office()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, nil, quiet())
+	s := New(cfg, w, w, w, nil, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, w) }()
@@ -427,7 +427,8 @@ func FuzzEvent(f *testing.F) {
 func FuzzQuery(f *testing.F) {
 	f.Add("q=marta&group=Finance&state=busy&sort=since&page=2", "e-7")
 	f.Add("q=%00%ff%22%3e%3cscript%3e&group='&page=-9999999999999999999", "9-")
-	s := New(DefaultConfig(), office(), nil, quiet())
+	w := office()
+	s := New(DefaultConfig(), w, w, w, nil, quiet())
 	f.Fuzz(func(t *testing.T, query, cursor string) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.URL.RawQuery, r.Host = query, "localhost"

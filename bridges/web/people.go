@@ -10,22 +10,39 @@ import (
 	"presenced/aggregator/presence"
 )
 
-// A member is a person and what everyone may see of their state.
+// A member is a person and what a viewer with that access sees of their state: all
+// who have it see the same, so a row is rendered once for each member.
 type member struct {
 	person presence.Person
+	access presence.Access
 	state  presence.State
 }
 
-// visible gives what everyone may see of a state. The calendar's contact is
-// never part of it: whether it is of a private entry cannot be told from a state.
-func visible(s presence.State) presence.State {
-	v := presence.View(s, presence.Everyone())
+// anyone is every viewer, for nobody signs in.
+func anyone() presence.Watcher {
+	return presence.Watcher{Subject: presence.Subject{Scheme: "web", Value: "anyone"}, Via: "web"}
+}
+
+// access gives what the viewer may see of a person.
+func (s *Site) access(id presence.ID) presence.Access { return s.gate.Access(anyone(), id) }
+
+// see gives what the viewer sees of a person.
+func (s *Site) see(p presence.Person, st presence.State) member {
+	a := s.access(p.ID)
+	return member{p, a, visible(st, a)}
+}
+
+// visible gives what a viewer with that access sees of a state; no state leaves
+// otherwise. The calendar's contact is never part of it: whether it is of a private
+// entry cannot be told from a state.
+func visible(s presence.State, a presence.Access) presence.State {
+	v := presence.View(s, a)
 	v.Channels[presence.Calendar].Contact = ""
 	return v
 }
 
 func (m *member) equal(n member) bool {
-	return m.state == n.state && m.person.Name == n.person.Name &&
+	return m.state == n.state && m.access == n.access && m.person.Name == n.person.Name &&
 		slices.Equal(m.person.Groups, n.person.Groups) && slices.Equal(m.person.Subjects, n.person.Subjects)
 }
 
@@ -41,19 +58,19 @@ func (s *Site) members() []member {
 	for _, p := range people {
 		st := presence.State{Person: p.ID, Class: presence.Unknown.Class()}
 		if i, ok := byID[p.ID]; ok {
-			st = visible(states[i])
+			st = states[i]
 		}
-		members = append(members, member{p, st})
+		members = append(members, s.see(p, st))
 	}
 	return members
 }
 
-// explain gives the reasoning as everyone may see it: of a private entry, the
-// times and that it counts, and nothing else.
-func (s *Site) explain(id presence.ID, at time.Time) (presence.Explanation, bool) {
+// explain gives the reasoning as the viewer may see it: now, or at a moment ahead
+// by what is known now.
+func (s *Site) explain(id presence.ID, at time.Time) (reasoning, bool) {
 	e, ok := s.desk.Explain(id, at)
 	if !ok {
-		return e, false
+		return reasoning{}, false
 	}
 	if at.IsZero() && e.State.Since.IsZero() { // an explanation is decided anew and knows no history
 		for _, st := range s.desk.States() {
@@ -62,19 +79,7 @@ func (s *Site) explain(id presence.ID, at time.Time) (presence.Explanation, bool
 			}
 		}
 	}
-	e.State = visible(e.State)
-	e.Facts = slices.Clone(e.Facts)
-	for i := range e.Facts {
-		if h := &e.Facts[i]; h.Private {
-			for k := range e.State.Channels {
-				if e.State.Channels[k].Contact == h.Contact {
-					e.State.Channels[k].Contact = ""
-				}
-			}
-			h.Private, h.Contact = false, ""
-		}
-	}
-	return e, true
+	return reasoned(e, s.access(id)), true
 }
 
 // A filter is what a viewer asked to see. It is comparable, and comes from the

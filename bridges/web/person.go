@@ -20,7 +20,11 @@ type personView struct {
 	Groups                       string
 	Phone, Mail, Chat            string
 	JSON                         string
+	Past                         bool   // it is about a moment that is over
+	Now                          string // the address of the page about now
+	History                      *pastView
 
+	Shown      string // how little is shown; empty: all that is not private
 	Rule       string
 	Decider    *factView
 	Facts      []factView
@@ -73,9 +77,30 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 		s.missingPage(w, r)
 		return
 	}
+	now := time.Now()
+	at, code, wrong := now, http.StatusOK, ""
+	if text := r.URL.Query().Get("at"); text != "" {
+		if then, err := parseMoment(text, s.zone); err != nil {
+			code, wrong = http.StatusBadRequest, err.Error()
+		} else if was, err := s.explainAt(r.Context(), id, then); err != nil {
+			code, wrong = s.pastProblem(r, err)
+		} else {
+			e, at = was, then
+			p.Watch = url.Values{"rows": {"none"}}.Encode() // what was does not change
+		}
+	}
+	v := personOf(&person, &e, now, s.zone)
 	p.Title = person.Name + ", " + strings.ToLower(e.State.Availability.Words())
-	p.Body = personOf(&person, &e, time.Now(), s.zone)
-	s.show(w, r, http.StatusOK, &p)
+	if v.Past = !at.Equal(now); v.Past {
+		p.Title += " at " + v.At.Full
+		v.JSON += "?at=" + url.QueryEscape(at.UTC().Format(time.RFC3339Nano))
+	}
+	v.History = s.pastOf(r, id, at, now)
+	if wrong != "" {
+		v.History.Wrong = fullStop(wrong)
+	}
+	p.Body = v
+	s.show(w, r, code, &p)
 }
 
 func (s *Site) person(id presence.ID) (presence.Person, bool) {
@@ -87,14 +112,14 @@ func (s *Site) person(id presence.ID) (presence.Person, bool) {
 	return presence.Person{}, false
 }
 
-func personOf(p *presence.Person, e *presence.Explanation, now time.Time, zone *time.Location) *personView {
+func personOf(p *presence.Person, e *reasoning, now time.Time, zone *time.Location) *personView {
 	at := func(t time.Time) moment { return momentOf(t, now, zone) }
 	st := &e.State
 	v := &personView{
 		PersonName: p.Name, Group: firstGroup(p), Groups: strings.Join(p.Groups, ", "), Look: lookOf(st),
 		Since: at(st.Since), Until: at(st.Until), Next: at(e.Next), At: at(e.At),
 		Phone: p.Address("tel"), Mail: p.Address("mail"), Chat: p.Address("jid"),
-		JSON: "/api" + personPath(p.ID) + "/explain", Rule: st.Why.Title,
+		JSON: "/api" + personPath(p.ID) + "/explain", Now: personPath(p.ID), Rule: st.Why.Title, Shown: e.Shown,
 	}
 	v.GroupHref = address("/", url.Values{"group": {v.Group}})
 	v.Say = st.Availability.Words()
@@ -122,7 +147,7 @@ func personOf(p *presence.Person, e *presence.Explanation, now time.Time, zone *
 }
 
 // reasons fills in the facts and the rules.
-func (v *personView) reasons(e *presence.Explanation, at func(time.Time) moment) {
+func (v *personView) reasons(e *reasoning, at func(time.Time) moment) {
 	heard := map[string]time.Time{}
 	for _, h := range e.Sources {
 		if h.At.After(heard[h.Source]) {
@@ -135,6 +160,9 @@ func (v *personView) reasons(e *presence.Explanation, at func(time.Time) moment)
 			v.Decider = &f
 		}
 		v.Facts = append(v.Facts, f)
+	}
+	if e.Shown != "" {
+		return
 	}
 	for i, r := range e.Passed {
 		v.Rules = append(v.Rules, ruleView{No: number(i + 1), Name: sentence(r.Rule), Why: r.Why})
@@ -161,7 +189,7 @@ func (v *personView) channels(st *presence.State, at func(time.Time) moment) {
 	}
 }
 
-func (v *personView) heard(e *presence.Explanation, at func(time.Time) moment) {
+func (v *personView) heard(e *reasoning, at func(time.Time) moment) {
 	for _, h := range e.Sources {
 		s := heardView{Name: h.Source, Subject: h.Subject.Value, At: at(h.At), Live: !h.Stale && !h.Expired}
 		switch {

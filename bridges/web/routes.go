@@ -29,6 +29,7 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /api/people", s.apiPeople)
 	mux.HandleFunc("GET /api/people/{id}", s.apiPerson)
 	mux.HandleFunc("GET /api/people/{id}/explain", s.apiExplain)
+	mux.HandleFunc("GET /api/people/{id}/history", s.apiHistory)
 	mux.HandleFunc("GET /api/health", s.apiHealth)
 	mux.HandleFunc("GET /api/", s.apiMissing)
 	mux.HandleFunc("GET /healthz", s.healthz)

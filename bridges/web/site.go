@@ -1,10 +1,10 @@
 // Package web is the page of presenced: a live board of everyone, a page for
-// each person with the reasoning behind their state, the health of every part,
-// and the same as JSON. It reads only, and it knows no users: what it shows is
-// what presence.View gives to everyone.
+// each person with the reasoning behind their state and what it was before, the
+// health of every part, and the same as JSON. It reads only, and it knows no users:
+// every viewer is the watcher web:anyone, who sees what the gate gives them.
 //
-// It is a bridge that cmd runs. It also asks the aggregator through Desk, which
-// cmd implements.
+// It is a bridge that cmd runs. It also asks the aggregator through Desk, and the
+// journal through Past, which cmd implements.
 package web
 
 import (
@@ -55,6 +55,9 @@ const (
 type Site struct {
 	cfg     Config
 	desk    Desk
+	gate    presence.Gate
+	past    Past          // nil: nothing is remembered
+	readers chan struct{} // the turns of those who read the past
 	log     *slog.Logger
 	zone    *time.Location // of times written without script
 	looks   *looks
@@ -71,11 +74,12 @@ type Site struct {
 	lastErrorAt time.Time
 }
 
-// New makes a Site for a configuration that has passed Check. It shows the
-// metrics that gather gives; none if that is nil. Nothing is opened before Run.
-func New(cfg Config, desk Desk, gather prometheus.Gatherer, log *slog.Logger) *Site {
+// New makes a Site for a configuration that has passed Check. It shows what gate
+// gives the watcher web:anyone, the past as far as past is not nil, and the metrics
+// that gather gives; none if that is nil. Nothing is opened before Run.
+func New(cfg Config, desk Desk, gate presence.Gate, past Past, gather prometheus.Gatherer, log *slog.Logger) *Site {
 	s := &Site{
-		cfg: cfg, desk: desk, log: log, zone: time.Local, looks: newLooks(),
+		cfg: cfg, desk: desk, gate: gate, past: past, readers: make(chan struct{}, pastReaders), log: log, zone: time.Local, looks: newLooks(),
 		patience: 10 * time.Second, problems: map[string]int{},
 	}
 	s.feed = newFeed(s.rowHTML)
@@ -158,7 +162,7 @@ func (s *Site) follow(ctx context.Context, hub presence.Hub) error {
 			continue
 		}
 		if p, ok := index.find(state.Person, s.desk, time.Now()); ok {
-			s.feed.put(member{p, visible(state)})
+			s.feed.put(s.see(p, state))
 		}
 	}
 	if ctx.Err() == nil {

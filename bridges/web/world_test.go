@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
@@ -19,7 +20,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A world is a small aggregator: a Desk and a Hub that decide with the default
-// policy over the reports that a test states.
+// policy over the reports that a test states, a Gate that says what a test has it
+// say, and a Past that remembers everything.
 type world struct {
 	mu       sync.Mutex
 	policy   *presence.Policy
@@ -27,13 +29,23 @@ type world struct {
 	reports  map[presence.ID][]presence.Report
 	states   map[presence.ID]presence.State
 	health   []aggregator.Health
+	rules    map[presence.ID]presence.Access // of the gate; everything, where nothing is said
+	then     map[presence.ID][]snapshot      // the earliest first
+	pastErr  error
 	watchers map[chan struct{}]*[]presence.State // what each has yet to see
+}
+
+// A snapshot is what was said and shown at a moment.
+type snapshot struct {
+	at      time.Time
+	reports []presence.Report
+	state   presence.State
 }
 
 func newWorld(people ...presence.Person) *world {
 	w := &world{
 		policy: presence.DefaultPolicy(), people: people, reports: map[presence.ID][]presence.Report{},
-		states: map[presence.ID]presence.State{}, watchers: map[chan struct{}]*[]presence.State{},
+		states: map[presence.ID]presence.State{}, rules: map[presence.ID]presence.Access{}, then: map[presence.ID][]snapshot{}, watchers: map[chan struct{}]*[]presence.State{},
 	}
 	slices.SortFunc(w.people, func(a, b presence.Person) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range people {
@@ -73,6 +85,7 @@ func (w *world) set(s presence.State) {
 		w.people = slices.DeleteFunc(slices.Clone(w.people), func(p presence.Person) bool { return p.ID == s.Person })
 	} else {
 		w.states[s.Person] = s
+		w.then[s.Person] = append(w.then[s.Person], snapshot{time.Now(), slices.Clone(w.reports[s.Person]), s})
 	}
 	for wake, unseen := range w.watchers {
 		*unseen = append(*unseen, s)
@@ -81,6 +94,51 @@ func (w *world) set(s presence.State) {
 		default:
 		}
 	}
+}
+
+// rule says what everybody may see of a person; the state comes again, as by the hub.
+func (w *world) rule(id presence.ID, a presence.Access) {
+	w.mu.Lock()
+	w.rules[id] = a
+	s := w.states[id]
+	w.mu.Unlock()
+	w.set(s)
+}
+
+func (w *world) Admit(v presence.Watcher, of presence.ID) presence.Access { return w.Access(v, of) }
+func (w *world) Dismiss(presence.Watcher, presence.ID)                    {}
+
+func (w *world) Access(v presence.Watcher, of presence.ID) presence.Access {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if a, ok := w.rules[of]; ok || v != anyone() {
+		return a
+	}
+	return presence.Everyone()
+}
+
+func (w *world) History(_ context.Context, id presence.ID, since, until time.Time, as presence.Access, most int) ([]Change, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []Change
+	for _, t := range w.then[id] {
+		s := presence.View(t.state, as)
+		if !t.at.Before(since) && !t.at.After(until) {
+			out = append(out, Change{t.at, s.Availability, s.Activity, s.Overlays.Names(), s.Why.Rule, s.Why.Title, s.Why.Source})
+		}
+	}
+	return out[max(0, len(out)-most):], w.pastErr
+}
+
+func (w *world) ExplainAt(_ context.Context, id presence.ID, at time.Time) (presence.Explanation, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range slices.Backward(w.then[id]) {
+		if !t.at.After(at) {
+			return w.policy.Explain(id, t.reports, at), w.pastErr
+		}
+	}
+	return presence.Explanation{}, fmt.Errorf("%w about %s", ErrNotRemembered, id)
 }
 
 func (w *world) join(p presence.Person) {
@@ -172,7 +230,7 @@ func serve(t *testing.T, w *world) *Site {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, nil, quiet())
+	s := New(cfg, w, w, w, nil, quiet())
 	s.zone = time.UTC
 	runSite(t, s, w)
 	return s

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"presenced/aggregator/journal"
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web"
 )
 
 // HistoryCommand asks a running service what somebody's presence was.
@@ -29,7 +31,7 @@ type HistoryCommand struct {
 
 // Run implements the command.
 func (c *HistoryCommand) Run(ctx context.Context, term *Terminal) error {
-	var changes []Change
+	var changes []web.Change
 	since := time.Now().Add(-c.Since).UTC().Format(time.RFC3339)
 	if err := c.past(ctx, http.MethodGet, "/people/"+url.PathEscape(c.Person)+"/history?since="+url.QueryEscape(since), nil, &changes); err != nil {
 		return err
@@ -132,7 +134,7 @@ func (a *archive) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /people/{id}/history", func(w http.ResponseWriter, r *http.Request) {
 		if id, ok := person(w, r); ok {
 			if since, ok := moment(w, r, "since"); ok {
-				changes, err := a.history(r.Context(), id, since)
+				changes, err := a.History(r.Context(), id, since, time.Now(), presence.Everyone(), math.MaxInt)
 				a.answer(w, http.StatusServiceUnavailable, err, changes)
 			}
 		}
@@ -140,7 +142,7 @@ func (a *archive) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /people/{id}/explain", func(w http.ResponseWriter, r *http.Request) {
 		if id, ok := person(w, r); ok {
 			if at, ok := moment(w, r, "at"); ok {
-				e, err := a.explain(r.Context(), a.hub.Policy(), id, at)
+				e, err := a.ExplainAt(r.Context(), id, at)
 				a.answer(w, http.StatusServiceUnavailable, err, e)
 			}
 		}
@@ -172,7 +174,7 @@ const maxTable = 1 << 20
 func (a *archive) answer(w http.ResponseWriter, failed int, err error, value any) {
 	status := http.StatusOK
 	if err != nil {
-		if status = failed; errors.Is(err, errNoHistory) {
+		if status = failed; errors.Is(err, web.ErrNotRemembered) {
 			status = http.StatusNotFound
 		}
 		value = map[string]string{"error": err.Error()}

@@ -12,6 +12,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web"
 	"presenced/internal/config"
 )
 
@@ -33,41 +34,37 @@ func (c *HistoryConfig) Check() []config.Problem {
 	return ps
 }
 
-// An archive answers questions about the past from the journal.
+// An archive answers questions about the past from the journal. It is the web.Past
+// of the page.
 type archive struct {
 	entries journal.Log // nil: nothing is remembered
 	hub     *aggregator.Hub
 	log     *slog.Logger
 }
 
-var errNoHistory = errors.New("nothing is remembered: history.keep is 0s in the configuration")
+var errNoHistory = fmt.Errorf("%w: history.keep is 0s in the configuration", web.ErrNotRemembered)
 
-// A Change is one line of somebody's history.
-type Change struct {
-	At           time.Time             `json:"at"`
-	Availability presence.Availability `json:"availability"`
-	Activity     presence.Activity     `json:"activity,omitempty"`
-	Overlays     []string              `json:"overlays,omitempty"`
-	Rule         string                `json:"rule"`
-	Title        string                `json:"title"`
-	Source       string                `json:"source,omitempty"`
-}
-
-// history gives the changes of a person since a time, with the one that held then.
-func (a *archive) history(ctx context.Context, id presence.ID, since time.Time) ([]Change, error) {
+// History implements web.Past.
+func (a *archive) History(ctx context.Context, id presence.ID, since, until time.Time, as presence.Access, most int) ([]web.Change, error) {
 	if a.entries == nil {
 		return nil, errNoHistory
 	}
-	out := []Change{}
+	out := []web.Change{}
 	for e, err := range a.read(ctx, id) {
 		if err != nil {
 			return nil, err
 		}
+		if e.At.After(until) {
+			break
+		}
 		if e.Kind != journal.Shown || e.State == nil {
 			continue
 		}
-		s := presence.View(*e.State, presence.Everyone())
-		c := Change{e.At, s.Availability, s.Activity, s.Overlays.Names(), s.Why.Rule, s.Why.Title, s.Why.Source}
+		s := presence.View(*e.State, as)
+		c := web.Change{
+			At: e.At, Availability: s.Availability, Activity: s.Activity, Overlays: s.Overlays.Names(),
+			Rule: s.Why.Rule, Title: s.Why.Title, Source: s.Why.Source,
+		}
 		if n := len(out); n > 0 {
 			last := &out[n-1]
 			if last.Availability == c.Availability && last.Activity == c.Activity && slices.Equal(last.Overlays, c.Overlays) {
@@ -77,14 +74,15 @@ func (a *archive) history(ctx context.Context, id presence.ID, since time.Time) 
 				out = out[:0]
 			}
 		}
-		out = append(out, c)
+		if out = append(out, c); len(out) > most {
+			out = out[1:]
+		}
 	}
 	return out, nil
 }
 
-// explain gives the reasoning about a person at a past time, by the policy that is
-// in force now, from what was known then.
-func (a *archive) explain(ctx context.Context, policy *presence.Policy, id presence.ID, at time.Time) (presence.Explanation, error) {
+// ExplainAt implements web.Past.
+func (a *archive) ExplainAt(ctx context.Context, id presence.ID, at time.Time) (presence.Explanation, error) {
 	if a.entries == nil {
 		return presence.Explanation{}, errNoHistory
 	}
@@ -99,9 +97,9 @@ func (a *archive) explain(ctx context.Context, policy *presence.Policy, id prese
 		past.Apply(e)
 	}
 	if past.At.IsZero() {
-		return presence.Explanation{}, fmt.Errorf("nothing was written down about %s before %s", id, at.Format(time.RFC3339))
+		return presence.Explanation{}, fmt.Errorf("%w about %s before %s", web.ErrNotRemembered, id, at.Format(time.RFC3339))
 	}
-	e := policy.Explain(id, past.Reports(), at)
+	e := a.hub.Policy().Explain(id, past.Reports(), at)
 	if e.State.Availability == past.Shown.Availability && e.State.Activity == past.Shown.Activity {
 		e.State.Since, e.State.Revision = past.Shown.Since, past.Shown.Revision
 	}

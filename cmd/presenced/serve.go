@@ -105,7 +105,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		supervisor.AddBridge(newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control")))
 	}
 	metrics := newMetrics(hub, supervisor)
-	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, metrics, log))
+	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, past, metrics, log))
 
 	// The recorder outlives the sources and bridges, to write what they said last.
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))

@@ -316,5 +316,20 @@ if (form) {
   });
 }
 
+// ---- the moment of a person's page: in the zone of the viewer, as all times
+
+const moment = byId('moment');
+if (moment) {
+  const at = moment.elements.at;
+  const shift = new Date(at.dataset.at);
+  at.value = new Date(shift - shift.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+  moment.addEventListener('submit', (event) => {
+    const t = new Date(at.value); // without a zone: the viewer's
+    if (Number.isNaN(t.getTime())) return;
+    event.preventDefault();
+    location.assign(`${moment.action}?${new URLSearchParams({ at: t.toISOString() })}`);
+  });
+}
+
 writeTimes(document);
 connect();

@@ -1,0 +1,188 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/html"
+
+	"presenced/aggregator/presence"
+)
+
+// remembered is a world with a day behind it: the person 7 was on the phone at noon
+// yesterday, and is available.
+func remembered() (w *world, noon time.Time) {
+	w = newWorld(person("7", "Greta Hoffmann", "21003"))
+	w.says("7", "aes-cm1", span(presence.PhoneConnected, time.Now(), "tel:21003"))
+	w.says("7", "aes-cm1", span(presence.PhoneIdle, time.Now(), "tel:21003"))
+	y, m, d := time.Now().UTC().AddDate(0, 0, -1).Date()
+	noon = time.Date(y, m, d, 12, 0, 0, 0, time.UTC)
+	then := w.then["7"]
+	then[0].at, then[1].at = noon, noon.Add(10*time.Minute)
+	for i := range then {
+		for j := range then[i].reports {
+			then[i].reports[j].At = then[i].at
+			then[i].reports[j].Spans = []presence.Span{{Fact: then[i].reports[j].Spans[0].Fact, From: then[i].at, Contact: "tel:21003"}}
+		}
+	}
+	return w, noon
+}
+
+func TestHistoryAPI(t *testing.T) {
+	w, noon := remembered()
+	s := newSite(w)
+	day := url.QueryEscape(noon.Add(-time.Hour).Format(time.RFC3339))
+	for _, tt := range []struct {
+		target string
+		code   int
+		want   string
+	}{
+		{"/api/people/7/history?since=48h", 200, `"activity": "on-the-phone"`},
+		{"/api/people/7/history?since=" + day, 200, `"activity": "on-the-phone"`},
+		{"/api/people/7/history?since=48h&limit=1", 200, `"availability": "available"`},
+		{"/api/people/7/history?since=9000h", 200, `"activity": "on-the-phone"`},
+		{"/api/people/7/history?since=1s", 200, `"changes"`},
+		{"/api/people/7/history?since=yesterday", 400, "neither a duration"},
+		{"/api/people/7/history?since=-1h", 400, "neither a duration"},
+		{"/api/people/7/history?since=2999-01-01T00:00:00Z", 400, "lies ahead"},
+		{"/api/people/7/history?limit=0", 400, "1 to 1000"},
+		{"/api/people/7/history?limit=1001", 400, "1 to 1000"},
+		{"/api/people/none/history", 404, "nobody has that id"},
+		{"/api/people/7/explain?at=" + noon.Add(time.Minute).Format(time.RFC3339), 200, `"rule": "on-the-phone"`},
+		{"/api/people/7/explain?at=" + noon.Add(time.Hour).Format(time.RFC3339), 200, `"rule": "phone-idle"`},
+		{"/api/people/7/explain?at=" + noon.Add(-time.Hour).Format(time.RFC3339), 404, "nothing is remembered about 7"},
+		{"/api/people/7/explain?at=2020-01-01T00:00:00Z", 400, "more than 7 days"},
+		{"/api/people/none/explain?at=2020-01-01T00:00:00Z", 404, "nobody has that id"},
+	} {
+		rec := get(t, s, tt.target)
+		if rec.Code != tt.code || !strings.Contains(rec.Body.String(), tt.want) {
+			t.Errorf("%s: %d, want %d with %s\n%.300s", tt.target, rec.Code, tt.code, tt.want, rec.Body.String())
+		}
+	}
+	var answer struct{ Changes []Change }
+	if err := json.Unmarshal(get(t, s, "/api/people/7/history?since=48h").Body.Bytes(), &answer); err != nil || len(answer.Changes) != 2 || !answer.Changes[0].At.Equal(noon) {
+		t.Errorf("changes: %v %+v", err, answer)
+	}
+	at := noon.Add(time.Minute)
+	e, err := w.ExplainAt(t.Context(), "7", at)
+	e.State = visible(e.State, presence.Everyone())
+	if got := get(t, s, "/api/people/7/explain?at="+at.Format(time.RFC3339), "Accept", "text/plain").Body.String(); err != nil || got != e.Text(time.UTC) {
+		t.Errorf("the text is not that of the command line: %v\n%s", err, got)
+	}
+}
+
+// What cannot be told of the past says why: nothing kept, not for this viewer, not now.
+func TestPastRefused(t *testing.T) {
+	w, noon := remembered()
+	at := noon.Add(time.Minute).Format(time.RFC3339)
+	refused := func(s *Site, what string, code int, want string) {
+		t.Helper()
+		for _, target := range []string{"/api/people/7/history?since=48h", "/api/people/7/explain?at=" + at} {
+			if rec := get(t, s, target); rec.Code != code || !strings.Contains(rec.Body.String(), want) {
+				t.Errorf("%s, %s: %d %s", what, target, rec.Code, rec.Body.String())
+			}
+		}
+		rec := get(t, s, "/people/7?at="+at)
+		if !strings.Contains(strings.ToLower(rec.Body.String()), want) || rec.Code != code || strings.Contains(rec.Body.String(), `id="then"`) {
+			t.Errorf("%s, the page: %d\n%s", what, rec.Code, rec.Body.String())
+		}
+		if rec := get(t, s, "/people/7"); rec.Code != http.StatusOK {
+			t.Errorf("%s, the page of now: %d", what, rec.Code)
+		}
+	}
+	refused(New(DefaultConfig(), w, w, nil, prometheus.NewRegistry(), quiet()), "no history", 404, "nothing is remembered")
+	for _, level := range []presence.Level{presence.LevelBlock, presence.LevelConfirm, presence.LevelStatus} {
+		w.rules["7"] = presence.Access{Level: level}
+		refused(newSite(w), level.String(), 404, "only what is now")
+	}
+	delete(w.rules, "7")
+	w.pastErr = errors.New("disk-secret")
+	refused(newSite(w), "a broken log", 503, "cannot be read just now")
+	if body := get(t, newSite(w), "/people/7").Body.String(); strings.Contains(body, "disk-secret") {
+		t.Error("the page tells what is wrong inside")
+	}
+}
+
+// What lies ahead is in the calendar: it is told to those who may see its times.
+func TestAhead(t *testing.T) {
+	w := newWorld(person("7", "Greta Hoffmann", "21003"))
+	w.says("7", "exchange-hq", presence.Span{Fact: presence.CalendarMeeting, From: time.Now().Add(time.Hour), Until: time.Now().Add(3 * time.Hour)})
+	target := "/api/people/7/explain?at=" + time.Now().Add(2*time.Hour).UTC().Format(time.RFC3339)
+	for _, tt := range []struct {
+		access presence.Access
+		code   int
+	}{
+		{presence.Everyone(), 200},
+		{presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarTimes}, 200},
+		{presence.Access{Level: presence.LevelFull}, 404},
+		{presence.Access{Level: presence.LevelStatus, Calendar: presence.CalendarOpen}, 404},
+		{presence.Access{Level: presence.LevelTelephony}, 404},
+		{presence.Access{}, 404},
+	} {
+		w.rules["7"] = tt.access
+		if rec := get(t, newSite(w), target); rec.Code != tt.code || strings.Contains(rec.Body.String(), "busy") != (tt.code == 200) {
+			t.Errorf("%+v: %d %s", tt.access, rec.Code, rec.Body.String())
+		}
+	}
+}
+
+// Who may see the phone only sees the past of the phone only.
+func TestPastAtTelephony(t *testing.T) {
+	w := newWorld(person("7", "Greta Hoffmann", "21003"))
+	w.rules["7"] = presence.Access{Level: presence.LevelTelephony}
+	w.says("7", "exchange-hq", presence.Span{Fact: presence.CalendarMeeting, From: time.Now().Add(-time.Hour), Until: time.Now().Add(time.Hour)})
+	w.says("7", "aes-cm1", span(presence.PhoneConnected, time.Now(), "tel:21003"))
+	body := get(t, newSite(w), "/api/people/7/history").Body.String()
+	if !strings.Contains(body, "on-the-phone") || strings.Contains(body, "meeting") || strings.Contains(body, "exchange") {
+		t.Error(body)
+	}
+}
+
+func TestPastPage(t *testing.T) {
+	w, noon := remembered()
+	s := newSite(w)
+	for _, at := range []string{noon.Add(time.Minute).Format(time.RFC3339), noon.Add(time.Minute).Format("2006-01-02T15:04:05"), noon.Add(time.Minute).Format("2006-01-02T15:04")} {
+		rec := get(t, s, "/people/7?at="+at)
+		page := parse(t, rec.Body.String())
+		if rec.Code != http.StatusOK || !strings.HasPrefix(text(page.id(t, "then").Node), "As it was at") {
+			t.Fatalf("at %s: %d", at, rec.Code)
+		}
+		if got := text(page.class("say")[0]); !strings.HasPrefix(got, "Busy, on the phone") {
+			t.Errorf("at %s: %q", at, got)
+		}
+		if got := attr(page.id(t, "main").Node, "data-watch"); got != "rows=none" {
+			t.Errorf("a page of the past watches %q", got)
+		}
+		if got := attr(page.id(t, "at").Node, "value"); got != noon.Add(time.Minute).Format("2006-01-02T15:04:05") {
+			t.Errorf("the form has %q", got)
+		}
+		links := page.id(t, "past").find(func(n *html.Node) bool { return n.Data == "a" })
+		if len(links) != 2 || text(page.id(t, "h-past").Node) != noon.Format("Monday 2 January") {
+			t.Fatalf("%d changes of %q", len(links), text(page.id(t, "h-past").Node))
+		}
+		back := parse(t, get(t, s, attr(links[1], "href")).Body.String()) // the earliest
+		if got := text(back.class("say")[0]); !strings.HasPrefix(got, "Busy, on the phone") {
+			t.Errorf("%s leads to %q", attr(links[1], "href"), got)
+		}
+	}
+	for at, want := range map[string]string{"rubbish": "no moment such as", "2999-01-01T00:00": "lies ahead", "2020-01-01T00:00": "more than 7 days"} {
+		rec := get(t, s, "/people/7?at="+at)
+		page := parse(t, rec.Body.String())
+		if got := text(page.id(t, "moment").Node); rec.Code != http.StatusBadRequest || !strings.Contains(got, want) {
+			t.Errorf("at %s: %d %q", at, rec.Code, got)
+		}
+		if len(page.find(func(n *html.Node) bool { return attr(n, "id") == "then" })) > 0 {
+			t.Errorf("at %s: the page of now says that it is of then", at)
+		}
+	}
+	w.says("7", "aes-cm1", span(presence.PhoneConnected, time.Now(), "tel:21003"))
+	if got := text(parse(t, get(t, s, "/people/7").Body.String()).id(t, "past").Node); !strings.Contains(got, "Busy On the phone In a call aes-cm1") {
+		t.Errorf("today: %q", got)
+	}
+}
