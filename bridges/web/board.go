@@ -212,8 +212,6 @@ func summaryOf(t tally, f *filter) summaryView {
 	return v
 }
 
-func perCent(x float64) string { return strconv.FormatFloat(x, 'f', 2, 64) + "%" }
-
 func setUnless(v url.Values, key, value, not string) {
 	if value != not {
 		v.Set(key, value)

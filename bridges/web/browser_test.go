@@ -343,3 +343,52 @@ func TestBrowserReconnects(t *testing.T) {
 		t.Errorf("%s rows flash for what is old news", got)
 	}
 }
+
+// A person's page of a past moment, chosen in the zone of the viewer.
+func TestBrowserPast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a browser takes seconds: run without -short")
+	}
+	w := town()
+	for _, f := range []presence.Fact{presence.PhoneIdle, presence.PhoneConnected, presence.PhoneIdle, presence.PhoneDND, presence.PhoneIdle, presence.PhoneConnected} {
+		w.says(doyle, "aes-cm1", span(f, time.Now(), "tel:"+doyle))
+	}
+	noon := time.Now().Truncate(time.Hour)
+	for i := range w.then[doyle] {
+		shot := &w.then[doyle][len(w.then[doyle])-1-i]
+		shot.at = noon.Add(-time.Duration(i*7) * time.Minute)
+		for j := range shot.reports {
+			shot.reports[j].At = shot.at
+		}
+	}
+	s := serve(t, w) // its zone is UTC, that of the browser Europe/Berlin
+	b := startBrowser(t, s)
+	b.open("/people/" + doyle)
+	b.until(`document.getElementById('zone').textContent === 'yours, Europe/Berlin'`)
+	b.until(`new Date(document.getElementById('at').value) - new Date(document.getElementById('at').dataset.at) === 0`)
+	b.do(chromedp.Click(`#changes summary`))
+	b.look("past-today", 1440, 1400, "light")
+	b.look("past-today-narrow", 390, 1200, "light")
+
+	then := noon.Add(-6 * time.Minute)
+	b.do(chromedp.EmulateViewport(1440, 900))
+	b.eval(`document.getElementById('at').value = new Intl.DateTimeFormat('sv', { dateStyle: 'short', timeStyle: 'medium' }).format(new Date('` + then.UTC().Format(time.RFC3339) + `')).replace(' ', 'T')`)
+	b.do(chromedp.Click(`#moment button`))
+	b.until(`document.getElementById('then') !== null`)
+	if got := b.eval(`new Date(document.querySelector('#then time').dateTime).getTime()`); got != strconv.FormatInt(then.UnixMilli(), 10) {
+		t.Errorf("the page is of %s, want %d", got, then.UnixMilli())
+	}
+	b.until(`document.querySelector('.now .say b').textContent === 'Busy, in a meeting'`)
+	b.look("past-then", 1440, 1400, "light")
+	b.look("past-then-dark", 1440, 1400, "dark")
+	b.look("past-then-narrow", 390, 1200, "light")
+
+	w.rule(doyle, presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarTimes})
+	b.open("/people/" + doyle)
+	b.look("past-times", 1440, 1100, "light")
+	w.rule(doyle, presence.Access{Level: presence.LevelStatus})
+	b.until(`document.getElementById('shown').textContent.includes('level status')`)
+	b.look("past-status", 1440, 900, "light")
+	b.look("past-status-narrow", 390, 1200, "light")
+	b.clean()
+}

@@ -175,9 +175,11 @@ func parseHistory(r *http.Request, now time.Time) (since time.Time, most int, er
 // A pastView is what a person's page says of one day.
 type pastView struct {
 	Title, Date string
+	Line        *timeline
 	Changes     []changeView
 	Problem     string // instead of changes
 	Earlier     int    // how many are left out
+	Ask         bool   // another moment may be asked for
 
 	Input, ISO string // the moment in the form, in the zone of the server and in UTC
 	Wrong      string // what is wrong with the moment that was asked for
@@ -205,18 +207,22 @@ func (s *Site) pastOf(r *http.Request, id presence.ID, at, now time.Time) *pastV
 	if dayNumber(at) != dayNumber(now.In(s.zone)) {
 		v.Title, v.Date = v.Date, ""
 	}
-	until := day.AddDate(0, 0, 1)
+	since, until := day, day.AddDate(0, 0, 1)
 	if until.After(now) {
 		until = now
 	}
-	if oldest := now.Add(-pastReach); day.Before(oldest) {
-		day = oldest
+	if oldest := now.Add(-pastReach); since.Before(oldest) {
+		since = oldest
 	}
-	changes, err := s.history(r.Context(), id, day, until, maxChanges)
+	changes, err := s.history(r.Context(), id, since, until, maxChanges)
 	if err != nil {
-		_, text := s.pastProblem(r, err)
-		v.Problem = fullStop(text)
+		code, text := s.pastProblem(r, err)
+		v.Problem, v.Ask = fullStop(text), code != http.StatusNotFound
 		return v
+	}
+	v.Ask = true
+	if len(changes) > 0 {
+		v.Line = timelineOf(changes, day, until, at)
 	}
 	v.Earlier = max(0, len(changes)-maxChangesShown)
 	for i := len(changes) - 1; i >= v.Earlier; i-- { // the latest first

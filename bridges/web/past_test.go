@@ -174,7 +174,7 @@ func TestPastPage(t *testing.T) {
 	for at, want := range map[string]string{"rubbish": "no moment such as", "2999-01-01T00:00": "lies ahead", "2020-01-01T00:00": "more than 7 days"} {
 		rec := get(t, s, "/people/7?at="+at)
 		page := parse(t, rec.Body.String())
-		if got := text(page.id(t, "moment").Node); rec.Code != http.StatusBadRequest || !strings.Contains(got, want) {
+		if got := text(page.id(t, "wrong").Node); rec.Code != http.StatusBadRequest || !strings.Contains(got, want) {
 			t.Errorf("at %s: %d %q", at, rec.Code, got)
 		}
 		if len(page.find(func(n *html.Node) bool { return attr(n, "id") == "then" })) > 0 {

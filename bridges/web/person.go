@@ -179,8 +179,8 @@ func (v *personView) reasons(e *reasoning, at func(time.Time) moment) {
 func (v *personView) channels(st *presence.State, at func(time.Time) moment) {
 	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar, presence.Messaging, presence.Video} {
 		c := st.Channel(k)
-		if k == presence.Video && c.State == presence.ChannelUnknown {
-			continue // no source knows video yet
+		if c.State == presence.ChannelUnknown && (k == presence.Video || v.Shown != "") {
+			continue // no source knows video yet; and what is not shown is not to be called unknown
 		}
 		name := map[presence.ChannelKind]string{
 			presence.Phone: "Phone", presence.Calendar: "Calendar", presence.Messaging: "Messaging", presence.Video: "Video",

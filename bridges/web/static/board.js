@@ -44,6 +44,7 @@ function writeTimes(root) {
     if (node.dataset.f === 'age') write(node, ageText(now - t));
     else write(node, momentText(t, now, node.dataset.f === 'exact'));
   }
+  for (const node of root.querySelectorAll('[data-clock]')) write(node, clock.format(new Date(node.dataset.clock)));
   const zone = byId('zone');
   if (zone) write(zone, `yours, ${Intl.DateTimeFormat().resolvedOptions().timeZone}`);
 }
