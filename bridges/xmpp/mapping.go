@@ -127,7 +127,7 @@ func (m *mapping) channel(c presence.Channel) face {
 	case presence.ChannelConference:
 		f.show, f.status = m.busy, "In a conference"
 	case presence.ChannelBusy:
-		f.show, f.status = m.busy, "Appointment"
+		f.show, f.status = m.busy, "Busy" // with what may be withheld
 	case presence.ChannelMeeting:
 		f.show, f.status = m.busy, "In a meeting"
 	case presence.ChannelOutOfOffice:

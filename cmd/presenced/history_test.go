@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web"
 )
 
 // TestPast lives through a call and asks afterwards: what was, why it was, and what
@@ -45,6 +50,18 @@ func TestPast(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "because of rule on-the-phone") {
 		t.Errorf("explain: exit %d\n%s%s", code, out, errs)
 	}
+	at := state.Since.Add(time.Millisecond).Format(time.RFC3339Nano)
+	var then presence.Explanation
+	if body := s.get("/api/people/alder/explain?at=" + url.QueryEscape(at)); json.Unmarshal(body, &then) != nil || then.Text(time.Local) != out {
+		t.Errorf("the page explains it otherwise:\n%s\nthe command line:\n%s", then.Text(time.Local), out)
+	}
+	var history struct{ Changes []web.Change }
+	if body := s.get("/api/people/alder/history?since=1h"); json.Unmarshal(body, &history) != nil || !slices.ContainsFunc(history.Changes, func(c web.Change) bool { return c.Title == "In a call" }) {
+		t.Errorf("the history of the page: %s", body)
+	}
+	if body := s.get("/people/alder?at=" + url.QueryEscape(at)); !strings.Contains(string(body), "As it was at") || !strings.Contains(string(body), "Busy, on the phone") {
+		t.Errorf("the page of then: %s", body)
+	}
 	knobs := presence.DefaultSetting()
 	knobs.PhoneDND = "channel"
 	table := write(t, "table.yaml", string(policy.Format(knobs.Policy())))
@@ -57,5 +74,16 @@ func TestPast(t *testing.T) {
 	}
 	if code, _, errs := command(t, "history", "nobody", "--socket", socket); code != 1 || !strings.Contains(errs, "nobody in the directory") {
 		t.Errorf("a stranger: exit %d\n%s", code, errs)
+	}
+}
+
+// Where nothing is remembered, that is what is said.
+func TestNoHistory(t *testing.T) {
+	a := &archive{log: quiet()}
+	if _, err := a.History(t.Context(), "alder", time.Now(), time.Now(), presence.Everyone(), 1); !errors.Is(err, web.ErrNotRemembered) || !strings.Contains(err.Error(), "history.keep") {
+		t.Errorf("history: %v", err)
+	}
+	if _, err := a.ExplainAt(t.Context(), "alder", time.Now()); !errors.Is(err, web.ErrNotRemembered) {
+		t.Errorf("explain: %v", err)
 	}
 }
