@@ -44,6 +44,7 @@ type Change struct {
 const (
 	pastReach   = 7 * 24 * time.Hour
 	pastTime    = 10 * time.Second
+	dayTime     = 2 * time.Second // of a page, which has more to say when the past cannot be read
 	maxChanges  = 1000
 	pastReaders = 4 // at once, others wait
 )
@@ -124,7 +125,9 @@ func (s *Site) pastProblem(r *http.Request, err error) (code int, text string) {
 	case errors.Is(err, errTooOld), errors.Is(err, errAhead):
 		return http.StatusBadRequest, err.Error()
 	default:
-		s.log.WarnContext(r.Context(), "the past cannot be read", "path", r.URL.Path, "error", err)
+		if r.Context().Err() == nil { // else it is who asked that is gone
+			s.log.WarnContext(r.Context(), "the past cannot be read", "path", r.URL.Path, "error", err)
+		}
 		return http.StatusServiceUnavailable, "the past cannot be read just now; try again"
 	}
 }
@@ -214,7 +217,9 @@ func (s *Site) pastOf(r *http.Request, id presence.ID, at, now time.Time) *pastV
 	if oldest := now.Add(-pastReach); since.Before(oldest) {
 		since = oldest
 	}
-	changes, err := s.history(r.Context(), id, since, until, maxChanges)
+	ctx, cancel := context.WithTimeout(r.Context(), dayTime)
+	defer cancel()
+	changes, err := s.history(ctx, id, since, until, maxChanges)
 	if err != nil {
 		code, text := s.pastProblem(r, err)
 		v.Problem, v.Ask = fullStop(text), code != http.StatusNotFound

@@ -1,14 +1,18 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/html"
 
@@ -184,5 +188,88 @@ func TestPastPage(t *testing.T) {
 	w.says("7", "aes-cm1", span(presence.PhoneConnected, time.Now(), "tel:21003"))
 	if got := text(parse(t, get(t, s, "/people/7").Body.String()).id(t, "past").Node); !strings.Contains(got, "Busy On the phone In a call aes-cm1") {
 		t.Errorf("today: %q", got)
+	}
+}
+
+// A stuckPast answers nothing, and counts who waits at once.
+type stuckPast struct {
+	mu            sync.Mutex
+	waiting, most int
+}
+
+func (p *stuckPast) wait(ctx context.Context) error {
+	p.mu.Lock()
+	p.waiting++
+	p.most = max(p.most, p.waiting)
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	p.waiting--
+	p.mu.Unlock()
+	return ctx.Err()
+}
+
+func (p *stuckPast) History(ctx context.Context, _ presence.ID, _, _ time.Time, _ presence.Access, _ int) ([]Change, error) {
+	return nil, p.wait(ctx)
+}
+
+func (p *stuckPast) ExplainAt(ctx context.Context, _ presence.ID, _ time.Time) (presence.Explanation, error) {
+	return presence.Explanation{}, p.wait(ctx)
+}
+
+// A journal that hangs holds few readers, each for a while, and the page of now
+// hardly at all.
+func TestPastIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, past := newWorld(person("7", "Greta Hoffmann", "21003")), &stuckPast{}
+		s := New(DefaultConfig(), w, w, past, prometheus.NewRegistry(), quiet())
+		began := time.Now()
+		if rec := get(t, s, "/people/7"); rec.Code != http.StatusOK || time.Since(began) > dayTime || !strings.Contains(rec.Body.String(), "cannot be read just now") {
+			t.Errorf("the page: %d after %s", rec.Code, time.Since(began))
+		}
+		began = time.Now()
+		var all sync.WaitGroup
+		for range 3 * pastReaders {
+			all.Go(func() {
+				if rec := get(t, s, "/api/people/7/history"); rec.Code != http.StatusServiceUnavailable {
+					t.Errorf("history: %d", rec.Code)
+				}
+			})
+		}
+		all.Wait()
+		if past.most != pastReaders || time.Since(began) > pastTime {
+			t.Errorf("%d readers at once, for %s", past.most, time.Since(began))
+		}
+	})
+}
+
+// A day in which the clock is put back has 25 hours, and all of it is on the bar.
+func TestTimeline(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	day := time.Date(2026, 10, 25, 0, 0, 0, 0, berlin)
+	hour := func(n float64) time.Time { return day.Add(time.Duration(n * float64(time.Hour))) }
+	got := timelineOf([]Change{
+		{At: hour(-5), Availability: presence.OffWork},
+		{At: hour(5), Availability: presence.Available, Activity: presence.ActivityIdle},
+		{At: hour(10), Availability: presence.Busy, Activity: presence.ActivityPhone},
+		{At: hour(10), Availability: presence.Busy},
+		{At: hour(10.0001), Availability: presence.Away},
+		{At: hour(12.5), Availability: presence.Unknown},
+	}, day, hour(12.5), hour(12.5))
+	want := []spanMark{
+		{"off-work", "0.00%", "20.00%", "Off work"},
+		{"idle", "20.00%", "20.00%", "Available, Idle"},
+		{"busy", "40.00%", "0.10%", "Busy"},
+		{"away", "40.00%", "10.00%", "Away"},
+	}
+	if diff := cmp.Diff(want, got.Spans); diff != "" || got.Now != "50.00%" {
+		t.Errorf("now %s, spans (-want +got)\n%s", got.Now, diff)
+	}
+	first, second, last := got.Hours[0], got.Hours[1], got.Hours[len(got.Hours)-1]
+	if first.X != "0.00%" || first.Text != "00:00" || second.X != "16.00%" || second.Text != "03:00" || last.X != "100.00%" || last.ISO != "2026-10-25T23:00:00Z" {
+		t.Errorf("hours: %+v", got.Hours)
 	}
 }
