@@ -86,6 +86,9 @@ func (r *reader) raw() (xml.Token, error) {
 	if err != nil && r.meal.err != nil {
 		err = r.meal.err
 	}
+	if bad, ok := errors.AsType[*xml.SyntaxError](err); ok { // it quotes what the peer sent, a name of any length
+		err = fmt.Errorf("no XML: %s", strings.ToValidUTF8(clip(bad.Msg), ""))
+	}
 	return t, err
 }
 
@@ -202,7 +205,7 @@ func (r *reader) streamError() error {
 			depth++
 			inText = depth == 2 && t.Name == (xml.Name{Space: nsStreams, Local: "text"})
 			if depth == 2 && !inText && t.Name.Space == nsStreams {
-				e.Condition = t.Name.Local
+				e.Condition = strings.ToValidUTF8(clip(t.Name.Local), "")
 			}
 		case xml.EndElement:
 			depth--
