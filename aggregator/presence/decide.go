@@ -258,6 +258,8 @@ var (
 		{CalendarFree, ChannelFree},
 	}
 	sessionStates = []channelRow{
+		{SessionDND, ChannelDND},
+		{SessionBusy, ChannelBusy},
 		{SessionActive, ChannelActive},
 		{SessionIdle, ChannelInactive},
 		{SessionAway, ChannelAway},

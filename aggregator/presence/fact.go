@@ -41,6 +41,8 @@ const (
 	SessionIdle    // a client is open, not used for a while
 	SessionAway    // a client is open, not used for a long while, or set to away
 	SessionOffline // a client is known to be signed out
+	SessionBusy    // a client says busy
+	SessionDND     // a client says do not disturb
 	Presenting     // sharing a screen with others
 	Focusing       // asked not to be interrupted for a task
 
@@ -71,7 +73,7 @@ var factNames = [factCount]string{ //nolint:gochecknoglobals // a table, never c
 	CalendarAllDay: "calendar-all-day", CalendarMeeting: "calendar-meeting", CalendarElsewhere: "calendar-elsewhere",
 	CalendarOutOfOffice: "calendar-out-of-office", AutoReply: "auto-reply", OffHours: "off-hours",
 	SessionActive: "session-active", SessionIdle: "session-idle", SessionAway: "session-away",
-	SessionOffline: "session-offline", Presenting: "presenting", Focusing: "focusing",
+	SessionOffline: "session-offline", SessionBusy: "session-busy", SessionDND: "session-dnd", Presenting: "presenting", Focusing: "focusing",
 	ManualAvailable: "manual-available", ManualBusy: "manual-busy", ManualDND: "manual-dnd",
 	ManualBeRightBack: "manual-brb", ManualAway: "manual-away", ManualOffWork: "manual-off-work",
 	ManualOutOfOffice: "manual-out-of-office", ManualOffline: "manual-offline",

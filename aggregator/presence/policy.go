@@ -137,6 +137,7 @@ func (k Setting) Policy() *Policy {
 	default:
 		rules = append(rules, Rule{Name: "phone-dnd", Title: "Send all calls is on", Any: Facts(PhoneDND), Availability: DoNotDisturb})
 	}
+	rules = append(rules, Rule{Name: "session-dnd", Title: "A client is set to do not disturb", Any: Facts(SessionDND), Availability: DoNotDisturb})
 	if k.CallOverridesAway {
 		rules = append(append(rules, calls...), absences...)
 	} else {
@@ -165,6 +166,7 @@ func (k Setting) Policy() *Policy {
 		rules = append(rules, Rule{Name: "tentative", Title: "A tentative entry in the calendar", Any: Facts(CalendarTentative), Availability: Busy})
 	}
 	rules = append(rules,
+		Rule{Name: "session-busy", Title: "A client is set to busy", Any: Facts(SessionBusy), Availability: Busy},
 		Rule{Name: "off-work", Title: "Outside working hours, and not seen lately", Any: Facts(OffHours), NotRecent: active, Availability: OffWork},
 		Rule{Name: "session-active", Title: "A client is in use", Any: Facts(SessionActive), Availability: Available},
 		Rule{Name: "session-idle", Title: "A client is open, but idle", Any: Facts(SessionIdle), Availability: Available, Class: ClassIdle},

@@ -37,6 +37,8 @@ func TestRules(t *testing.T) {
 		{"4", nil, facts{presence.PhoneDND, presence.PhoneIdle}, "dnd/ phone-dnd"},
 		{"4 busy", func(k *presence.Setting) { k.PhoneDND = "busy" }, facts{presence.PhoneDND, presence.PhoneIdle}, "busy/ phone-dnd"},
 		{"4 channel", func(k *presence.Setting) { k.PhoneDND = "channel" }, facts{presence.PhoneDND, presence.PhoneIdle}, "available/ phone-idle"},
+		{"4 client", nil, facts{presence.SessionDND, presence.SessionActive, presence.PhoneConnected}, "dnd/ session-dnd"},
+		{"4 client, in focus", nil, facts{presence.SessionDND, presence.Focusing}, "dnd/focusing focusing"},
 		{"5 away", nil, facts{presence.ManualAway, presence.PhoneConnected}, "away/ manual-away"},
 		{"5 brb", nil, facts{presence.ManualBeRightBack, presence.PhoneConnected}, "brb/ manual-brb"},
 		{"5 off work", nil, facts{presence.ManualOffWork}, "off-work/ manual-off-work"},
@@ -61,6 +63,9 @@ func TestRules(t *testing.T) {
 		{"11 knob", func(k *presence.Setting) { k.AllDayBusy = "busy" }, facts{presence.CalendarAllDay}, "busy/appointment all-day"},
 		{"12", nil, facts{presence.CalendarTentative, presence.PhoneIdle}, "available/ phone-idle"},
 		{"12 knob", func(k *presence.Setting) { k.Tentative = "busy" }, facts{presence.CalendarTentative}, "busy/tentative tentative"},
+		{"12b", nil, facts{presence.SessionBusy, presence.SessionActive, presence.OffHours}, "busy/ session-busy"},
+		{"12b in a meeting", nil, facts{presence.SessionBusy, presence.CalendarMeeting}, "busy/in-a-meeting meeting"},
+		{"12b away elsewhere", nil, facts{presence.SessionBusy, presence.SessionAway}, "busy/ session-busy"},
 		{"13", nil, facts{presence.CalendarElsewhere, presence.PhoneIdle}, "available/working-elsewhere phone-idle"},
 		{"14", nil, facts{presence.OffHours, presence.PhoneIdle}, "off-work/ off-work"},
 		{"14 active", nil, facts{presence.OffHours, presence.SessionActive}, "available/ session-active"},
@@ -144,6 +149,16 @@ func TestPhoneChannel(t *testing.T) {
 		s, _ := presence.DefaultPolicy().Decide("x", []presence.Report{hold("a", facts...)}, noon)
 		if got := s.Channel(presence.Phone).State.String(); got != want {
 			t.Errorf("%v: %s, want %s", facts, got, want)
+		}
+	}
+}
+
+func TestMessagingChannel(t *testing.T) {
+	all := []presence.Fact{presence.SessionDND, presence.SessionBusy, presence.SessionActive, presence.SessionIdle, presence.SessionAway, presence.SessionOffline}
+	for i, want := range []string{"dnd", "busy", "active", "inactive", "away", "offline"} {
+		s, _ := presence.DefaultPolicy().Decide("x", []presence.Report{hold("a", all[i:]...)}, noon)
+		if got := s.Channel(presence.Messaging).State.String(); got != want {
+			t.Errorf("%v: %s, want %s", all[i:], got, want)
 		}
 	}
 }

@@ -221,7 +221,7 @@ const (
 	ChannelIdle                             // phone: no call
 	ChannelFree                             // calendar: nothing in it
 	ChannelForwarded                        // phone: no call, and all calls are forwarded
-	ChannelDND                              // phone: no call, and do not disturb is set
+	ChannelDND                              // phone: no call, and do not disturb is set; messaging: do not disturb
 	ChannelElsewhere                        // calendar: working elsewhere
 	ChannelTentative                        // calendar
 	ChannelAllDay                           // calendar: busy all day
@@ -235,7 +235,7 @@ const (
 	ChannelInUse                            // phone: in a call
 	ChannelConference                       // phone: in a conference
 	ChannelInUseRinging                     // phone: in a call or on hold, and another call alerts
-	ChannelBusy                             // calendar: an appointment
+	ChannelBusy                             // calendar: an appointment; messaging: busy
 	ChannelMeeting                          // calendar: a meeting
 	ChannelOutOfOffice                      // calendar
 

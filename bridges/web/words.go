@@ -172,12 +172,18 @@ func channelLookOf(k presence.ChannelKind, c presence.ChannelState) channelLook 
 	case presence.ChannelInUseRinging:
 		return channelLook{"phone-ringing", "Second call", "on"}
 	case presence.ChannelDND:
+		if k == presence.Messaging {
+			return channelLook{"im-active", "Not to disturb", "on"}
+		}
 		return channelLook{"phone-dnd", "No calls", "part"}
 	case presence.ChannelForwarded:
 		return channelLook{"phone-dnd", "Forwarded", "part"}
 	case presence.ChannelFree:
 		return channelLook{"cal-free", "Free", ""}
 	case presence.ChannelBusy:
+		if k == presence.Messaging {
+			return channelLook{"im-active", "Busy", "on"}
+		}
 		return channelLook{"cal-busy", "Busy", "on"}
 	case presence.ChannelMeeting:
 		return channelLook{"cal-busy", "Meeting", "on"}

@@ -280,9 +280,9 @@ func (w *world) manual(words []string) error {
 	return w.stated(id, r)
 }
 
-// session sets what a person's client says: session PERSON active|idle|away|offline|presenting|focusing.
+// session sets what a person's client says: session PERSON active|idle|away|offline|busy|dnd|presenting|focusing.
 func (w *world) session(words []string) error {
-	usage := fmt.Errorf("session %s: want PERSON active|idle|away|offline|presenting|focusing", strings.Join(words, " "))
+	usage := fmt.Errorf("session %s: want PERSON active|idle|away|offline|busy|dnd|presenting|focusing", strings.Join(words, " "))
 	if len(words) != 2 {
 		return usage
 	}
