@@ -1,23 +1,22 @@
 package pidf
 
 import (
-	"bytes"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"presenced/internal/xmltext"
 )
 
 // Limits of what Parse accepts. What is more than MaxItems of a kind is left
 // out; a text is cut at MaxText bytes.
 const (
-	MaxSize  = 64 << 10 // bytes of a document; a larger one is refused unread
-	MaxDepth = 32       // elements within one another; a deeper document is refused
-	MaxItems = 64       // tuples, and notes or activities of one part
+	MaxSize  = 64 << 10         // bytes of a document; a larger one is refused unread
+	MaxDepth = xmltext.MaxDepth // elements within one another; a deeper document is refused
+	MaxItems = 64               // tuples, and notes or activities of one part
 	MaxText  = 1024
 )
 
@@ -26,145 +25,162 @@ const (
 // what it does not know. These forms of activities are read alike:
 //
 //	<rpid:activities><rpid:on-the-phone/></rpid:activities>           in a person, RFC 4480
-//	<e:activities><e:on-the-phone/></e:activities>                    in a person, Cisco
+//	<e:activities><e:on-the-phone/><ce:dnd/></e:activities>           in a person, Cisco
 //	<ep:activities><ep:activity>busy</ep:activity></ep:activities>    in a status, Microsoft
 //
-// It fails where the document is too large or too deep, is not well-formed, or
-// is not a presence document. The error quotes nothing of the document.
+// Beside application/pidf+xml this reads application/cpim-pidf+xml, which differs
+// in the namespace, and application/xpidf+xml, an early draft that has atoms for
+// tuples. It does not read the forms of presentity that Microsoft had before PIDF.
+//
+// It fails where the document is too large or too deep, is not well-formed UTF-8,
+// declares a document type, or is not a presence document. The error quotes
+// nothing of the document. The texts of what is given are parts of one copy of
+// data.
 func Parse(data []byte) (Document, error) {
 	if len(data) > MaxSize {
 		return Document{}, fmt.Errorf("pidf: a document of %d bytes, the limit is %d", len(data), MaxSize)
 	}
-	r := reader{decoder: xml.NewDecoder(bytes.NewReader(data))}
+	r := reader{scan: xmltext.New(string(data))}
 	for {
-		token, err := r.decoder.Token()
+		kind, err := r.scan.Next()
 		switch {
-		case errors.Is(err, io.EOF):
-			if !r.rooted {
-				return Document{}, errors.New("pidf: no element")
-			}
-			return r.doc, nil
 		case err != nil:
-			return Document{}, fmt.Errorf("pidf: not well-formed in line %d", line(r.decoder))
-		}
-		switch t := token.(type) {
-		case xml.StartElement:
-			if err := r.start(&t); err != nil {
+			return Document{}, fmt.Errorf("pidf: %w", err)
+		case kind == xmltext.EOF:
+			return r.doc, nil
+		case kind == xmltext.Start:
+			if err := r.start(); err != nil {
 				return Document{}, err
 			}
-		case xml.CharData:
+		case kind == xmltext.Text:
 			if room := MaxText - len(r.text); r.wanted && room > 0 {
-				r.text = append(r.text, t[:min(room, len(t))]...)
+				text := r.scan.Text()
+				r.text += text[:min(room, len(text))]
 			}
-		case xml.EndElement:
+		case kind == xmltext.End:
 			r.end()
 		}
 	}
 }
 
-func line(d *xml.Decoder) int {
-	n, _ := d.InputPos()
-	return n
-}
-
 // A reader keeps the names of the elements that are open, and builds the document.
 type reader struct {
-	decoder *xml.Decoder
-	doc     Document
-	path    []string // local names, lower case
-	text    []byte   // of the innermost element so far
-	wanted  bool     // the text of the innermost element matters
-	rooted  bool
-	tuple   *Tuple // the one that is open
-	dropped Tuple  // stands for a tuple above the limit
+	scan   xmltext.Scanner
+	doc    Document
+	names  [MaxDepth + 1]string // by depth; local, lower case; the root is at 1, so that each has a parent
+	text   string               // of the innermost element so far
+	wanted bool                 // the text of the innermost element matters
+	tuple  *Tuple               // the one that is open
 }
 
-func (r *reader) start(e *xml.StartElement) error {
-	name := strings.ToLower(e.Name.Local)
-	switch {
-	case len(r.path) >= MaxDepth:
-		return fmt.Errorf("pidf: deeper than %d elements", MaxDepth)
-	case len(r.path) == 0 && r.rooted:
-		return errors.New("pidf: a second document follows the first")
-	case len(r.path) == 0 && name != "presence":
+func (r *reader) start() error {
+	name, depth := strings.ToLower(r.scan.Name()), r.scan.Depth()
+	if depth == 1 && name != "presence" {
 		return errors.New("pidf: the root is not a presence element")
 	}
-	r.path = append(r.path, name)
-	r.text, r.wanted = r.text[:0], false
-	switch parent := r.parent(); {
-	case len(r.path) == 1:
-		r.rooted = true
-		r.doc.Entity = attribute(e, "entity")
-	case len(r.path) == 2 && name == "tuple":
+	r.names[depth] = name
+	r.text, r.wanted = "", false
+	switch parent := r.names[depth-1]; {
+	case depth == 1:
+		r.doc.Entity = r.attribute("entity")
+	case depth == 2 && (name == "tuple" || name == "atom"):
 		if len(r.doc.Tuples) < MaxItems {
-			r.doc.Tuples = append(r.doc.Tuples, Tuple{ID: attribute(e, "id")})
+			r.doc.Tuples = append(r.doc.Tuples, Tuple{ID: r.attribute("id")})
 			r.tuple = &r.doc.Tuples[len(r.doc.Tuples)-1]
 		} else {
-			r.dropped = Tuple{}
-			r.tuple = &r.dropped
+			r.tuple = new(Tuple) // is dropped
 		}
-	case len(r.path) == 2 && name == "person":
+	case depth == 2 && name == "person":
 		if r.doc.Person.ID == "" {
-			r.doc.Person.ID = attribute(e, "id")
+			r.doc.Person.ID = r.attribute("id")
 		}
 	case name == "contact" && r.tuple != nil:
 		r.wanted = true
-		if p := attribute(e, "priority"); priority(p) {
+		if p := r.attribute("priority"); priority(p) {
 			r.tuple.Priority = p
 		}
 	case name == "activities":
-		if t := moment(attribute(e, "from")); r.tuple == nil && r.doc.Person.Since.IsZero() {
-			r.doc.Person.Since = t
+		if p := &r.doc.Person; r.tuple == nil && p.Since.IsZero() && p.Until.IsZero() {
+			p.Since, p.Until = moment(r.attribute("from")), moment(r.attribute("until"))
 		}
 	case parent == "activities":
 		r.wanted = true
 		r.activity(name)
 	default:
 		switch name {
-		case "basic", "class", "note", "timestamp", "user-input":
+		case "presentity", "address", "status", "msnsubstatus":
+			r.old(name)
+		case "user-input":
+			if r.tuple == nil && parent == "person" {
+				r.doc.Person.LastInput = moment(r.attribute("last-input"))
+			}
+			r.wanted = true
+		case "basic", "class", "display-name", "note", "timestamp":
 			r.wanted = true
 		}
 	}
 	return nil
 }
 
+// old reads what the draft before PIDF has in attributes.
+func (r *reader) old(name string) {
+	switch {
+	case name == "presentity" && r.doc.Entity == "":
+		r.doc.Entity, _, _ = strings.Cut(r.attribute("uri"), ";")
+	case r.tuple == nil:
+	case name == "address":
+		r.tuple.Contact = r.attribute("uri")
+		if p := r.attribute("priority"); priority(p) {
+			r.tuple.Priority = p
+		}
+	case name == "status":
+		r.tuple.set("basic", r.attribute("status"))
+	case name == "msnsubstatus":
+		switch r.attribute("substatus") {
+		case "away", "berightback", "outtolunch":
+			r.activity("away")
+		case "busy":
+			r.activity("busy")
+		case "onthephone":
+			r.activity("on-the-phone")
+		}
+	}
+}
+
 func (r *reader) end() {
-	name := r.path[len(r.path)-1]
-	parent := r.parent()
+	depth := r.scan.Depth() // of the parent
+	name, parent := r.names[depth+1], r.names[depth]
 	text := ""
 	if r.wanted {
-		text = strings.TrimSpace(strings.ToValidUTF8(string(r.text), ""))
+		text = strings.TrimSpace(strings.ToValidUTF8(r.text, ""))
 	}
-	r.path = r.path[:len(r.path)-1]
-	r.wanted, r.text = false, r.text[:0] // text after a child is of no element that matters
+	r.wanted, r.text = false, "" // text after a child is of no element that matters
 	switch {
-	case name == "tuple" && len(r.path) == 1:
+	case depth == 1 && (name == "tuple" || name == "atom"):
 		r.tuple = nil
 	case text == "":
 	case parent == "activities":
 		if name == "activity" || name == "other" {
 			r.activity(strings.ToLower(text))
 		}
+	case name == "display-name" && depth <= 2: // in the document, a person or a tuple
+		r.doc.Person.Name = text
 	case r.tuple != nil:
 		r.tuple.set(name, text)
-	case parent == "person" && len(r.path) == 2:
+	case parent == "person" && depth == 2:
 		r.doc.Person.set(name, text)
-	case parent == "presence" && len(r.path) == 1 && name == "note":
+	case parent == "device" && depth == 2 && name == "user-input":
+		r.doc.Idle = r.doc.Idle || strings.EqualFold(text, "idle")
+	case parent == "presence" && depth == 1 && name == "note":
 		r.doc.Notes = limited(r.doc.Notes, text)
 	}
-}
-
-func (r *reader) parent() string {
-	if len(r.path) < 2 {
-		return ""
-	}
-	return r.path[len(r.path)-2]
 }
 
 // activity notes an activity by its name, which is that of an element or a text.
 func (r *reader) activity(name string) {
 	switch name {
-	case "activity", "other", "note": // hold the name as text; a note is no activity
+	case "activity", "other", // hold the name as text
+		"note", "phone-status", "im-status": // say something else
 		return
 	}
 	if r.tuple != nil {
@@ -184,6 +200,8 @@ func (t *Tuple) set(name, text string) {
 		t.Class = text
 	case "contact":
 		t.Contact = text
+	case "user-input":
+		t.Idle = strings.EqualFold(text, "idle")
 	case "note":
 		t.Notes = limited(t.Notes, text)
 	case "timestamp":
@@ -217,17 +235,16 @@ func limited(list []string, s string) []string {
 	return append(list, s)
 }
 
-func attribute(e *xml.StartElement, name string) string {
-	for _, a := range e.Attr {
-		if a.Name.Local == name && a.Name.Space != "xmlns" {
-			return strings.ToValidUTF8(a.Value[:min(len(a.Value), MaxText)], "")
-		}
-	}
-	return ""
+func (r *reader) attribute(name string) string {
+	value := r.scan.Attribute(name)
+	return strings.ToValidUTF8(value[:min(len(value), MaxText)], "")
 }
 
 // moment reads a time of RFC 3339; anything else is no time.
 func moment(s string) time.Time {
+	if s == "" {
+		return time.Time{}
+	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		return time.Time{}

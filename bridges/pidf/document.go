@@ -20,6 +20,8 @@ type Document struct {
 	Tuples []Tuple
 	Notes  []string
 	Person Person
+	Idle   bool // the user input of a device is idle (RFC 4479, 4480); read, never written
+	Plain  bool // write only what RFC 3863 has: no person, class or activities
 }
 
 // A Tuple is a service (RFC 4479): one way to reach the presentity.
@@ -30,6 +32,7 @@ type Tuple struct {
 	Class      string
 	Contact    string // URI of the presentity, never of a watcher
 	Priority   string // "0" to "1", at most three digits after the point; empty: not said
+	Idle       bool   // the user input of the service is idle
 	Notes      []string
 	Timestamp  time.Time // UTC, whole seconds; zero: not said
 }
@@ -38,16 +41,20 @@ type Tuple struct {
 // elements are read as one.
 type Person struct {
 	ID         string
+	Name       string    // for people (CIPID, RFC 4482)
 	Activities []string  // names of RPID, such as "on-the-phone" and "unknown"
+	Cisco      []string  // written once more for phones of Cisco: on-the-phone, busy, and Cisco's available, alerting, dnd
 	Since      time.Time // when the activities began; zero: not said
+	Until      time.Time // when they end; zero: not said
 	Idle       bool      // the user input is idle
+	LastInput  time.Time // the last user input; zero: not said
 	Notes      []string
 	Timestamp  time.Time
 }
 
 // said tells whether there is anything to write of p.
 func (p *Person) said() bool {
-	return len(p.Activities) > 0 || p.Idle || len(p.Notes) > 0
+	return len(p.Activities) > 0 || len(p.Cisco) > 0 || p.Idle || len(p.Notes) > 0 || p.Name != ""
 }
 
 // Basic gives what the first tuple says, which is what simple readers show;

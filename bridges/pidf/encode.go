@@ -1,150 +1,178 @@
 package pidf
 
 import (
-	"bytes"
-	"encoding/xml"
+	"slices"
 	"time"
-	"unicode/utf8"
+
+	"presenced/internal/xmltext"
+)
+
+const (
+	declaration = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
+	namespace   = ` xmlns="urn:ietf:params:xml:ns:pidf"`
+	namespaces  = namespace + ` xmlns:dm="urn:ietf:params:xml:ns:pidf:data-model"` + ` xmlns:rpid="urn:ietf:params:xml:ns:pidf:rpid"`
 )
 
 // Append appends d to dst, as a complete XML document in UTF-8. Elements stand in
 // the order that the schemas demand. Characters that XML cannot carry become
 // U+FFFD.
 func (d *Document) Append(dst []byte) []byte {
-	w := writer{dst}
-	w.raw(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
-		`<presence xmlns="urn:ietf:params:xml:ns:pidf"` +
-		` xmlns:dm="urn:ietf:params:xml:ns:pidf:data-model"` +
-		` xmlns:rpid="urn:ietf:params:xml:ns:pidf:rpid"`)
-	w.attribute("entity", d.Entity)
-	w.raw(">")
+	w := writer{dst, d.Plain}
+	w.Raw(declaration + "<presence")
+	if d.Plain {
+		w.Raw(namespace)
+	} else {
+		w.Raw(namespaces)
+	}
+	w.Attribute("entity", d.Entity)
+	w.Raw(">")
+	w.content(d)
+	w.Raw("</presence>\n")
+	return w.Writer
+}
+
+type writer struct {
+	xmltext.Writer
+	plain bool
+}
+
+func (w *writer) content(d *Document) {
 	for i := range d.Tuples {
+		w.Raw("\n")
 		w.tuple(&d.Tuples[i])
 	}
 	w.notes("note", d.Notes)
-	if d.Person.said() {
+	if d.Person.said() && !w.plain {
+		w.Raw("\n")
 		w.person(&d.Person)
 	}
-	w.raw("</presence>\n")
-	return w.b
-}
-
-type writer struct{ b []byte }
-
-func (w *writer) raw(s string) { w.b = append(w.b, s...) }
-
-func (w *writer) text(s string) {
-	if !utf8.ValidString(s) || needsEscape(s) {
-		var buf bytes.Buffer
-		_ = xml.EscapeText(&buf, []byte(s)) // a bytes.Buffer does not fail
-		w.b = append(w.b, buf.Bytes()...)
-		return
-	}
-	w.raw(s)
-}
-
-func needsEscape(s string) bool {
-	for _, r := range s {
-		if r < ' ' || r == '<' || r == '>' || r == '&' || r == '"' || r == '\'' || r >= 0xD800 {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *writer) attribute(name, value string) {
-	w.raw(" " + name + `="`)
-	w.text(value)
-	w.raw(`"`)
-}
-
-func (w *writer) element(name, value string) {
-	if value == "" {
-		return
-	}
-	w.raw("<" + name + ">")
-	w.text(value)
-	w.raw("</" + name + ">")
 }
 
 func (w *writer) time(name string, t time.Time) {
-	if !t.IsZero() {
-		w.element(name, t.UTC().Format(time.RFC3339))
+	if t.IsZero() {
+		return
 	}
+	w.Raw("<")
+	w.Raw(name)
+	w.Raw(">")
+	w.Time(t)
+	w.Raw("</")
+	w.Raw(name)
+	w.Raw(">")
+}
+
+func (w *writer) moment(name string, t time.Time) {
+	if t.IsZero() {
+		return
+	}
+	w.Raw(" ")
+	w.Raw(name)
+	w.Raw(`="`)
+	w.Time(t)
+	w.Raw(`"`)
 }
 
 func (w *writer) notes(name string, notes []string) {
 	for _, n := range notes {
-		w.raw("<" + name + ` xml:lang="en">`)
-		w.text(n)
-		w.raw("</" + name + ">")
+		w.Raw("<")
+		w.Raw(name)
+		w.Raw(` xml:lang="en">`)
+		w.Text(n)
+		w.Raw("</")
+		w.Raw(name)
+		w.Raw(">")
 	}
 }
 
 // tuple writes in the order of RFC 3863: status, extensions, contact, notes, timestamp.
 func (w *writer) tuple(t *Tuple) {
-	w.raw("\n<tuple")
-	w.attribute("id", t.ID)
-	w.raw("><status>")
-	w.element("basic", string(t.Basic))
-	if len(t.Activities) > 0 {
-		w.raw(`<ep:activities xmlns:ep="urn:ietf:params:xml:ns:pidf:status:rpid-status">`)
+	w.Raw("<tuple")
+	w.Attribute("id", t.ID)
+	w.Raw("><status>")
+	w.Element("basic", string(t.Basic))
+	if len(t.Activities) > 0 && !w.plain {
+		w.Raw(`<ep:activities xmlns:ep="urn:ietf:params:xml:ns:pidf:status:rpid-status">`)
 		for _, a := range t.Activities {
-			w.element("ep:activity", a)
+			w.Element("ep:activity", a)
 		}
-		w.raw("</ep:activities>")
+		w.Raw("</ep:activities>")
 	}
-	w.raw("</status>")
-	w.element("rpid:class", t.Class)
-	if t.Contact != "" {
-		w.raw("<contact")
-		if t.Priority != "" {
-			w.attribute("priority", t.Priority)
+	w.Raw("</status>")
+	if !w.plain {
+		w.Element("rpid:class", t.Class)
+		if t.Idle {
+			w.Raw("<rpid:user-input>idle</rpid:user-input>")
 		}
-		w.raw(">")
-		w.text(t.Contact)
-		w.raw("</contact>")
+	}
+	if t.Contact != "" {
+		w.Raw("<contact")
+		if t.Priority != "" {
+			w.Attribute("priority", t.Priority)
+		}
+		w.Raw(">")
+		w.Text(t.Contact)
+		w.Raw("</contact>")
 	}
 	w.notes("note", t.Notes)
 	w.time("timestamp", t.Timestamp)
-	w.raw("</tuple>")
+	w.Raw("</tuple>")
 }
 
 // person writes in the order of RFC 4479: extensions, notes, timestamp.
 func (w *writer) person(p *Person) {
-	w.raw("\n<dm:person")
-	w.attribute("id", p.ID)
-	w.raw(">")
+	w.Raw("<dm:person")
+	w.Attribute("id", p.ID)
+	w.Raw(">")
 	if len(p.Activities) > 0 {
-		w.raw("<rpid:activities")
-		if !p.Since.IsZero() {
-			w.attribute("from", p.Since.UTC().Format(time.RFC3339))
-		}
-		w.raw(">")
+		w.Raw("<rpid:activities")
+		w.moment("from", p.Since)
+		w.moment("until", p.Until)
+		w.Raw(">")
 		for _, a := range p.Activities {
 			if known(a) {
-				w.raw("<rpid:" + a + "/>")
+				w.Raw("<rpid:")
+				w.Raw(a)
+				w.Raw("/>")
 			} else { // RFC 4480 section 3.2: what has no element of its own
-				w.element("rpid:other", a)
+				w.Element("rpid:other", a)
 			}
 		}
-		w.raw("</rpid:activities>")
+		w.Raw("</rpid:activities>")
+	}
+	if len(p.Cisco) > 0 {
+		w.Raw(`<e:activities xmlns:e="urn:ietf:params:xml:ns:pidf:status:rpid" xmlns:ce="urn:cisco:params:xml:ns:pidf:rpid">`)
+		for _, a := range p.Cisco {
+			prefix := "<ce:"
+			if known(a) {
+				prefix = "<e:"
+			}
+			w.Raw(prefix)
+			w.Raw(a)
+			w.Raw("/>")
+		}
+		w.Raw("</e:activities>")
 	}
 	if p.Idle {
-		w.raw("<rpid:user-input>idle</rpid:user-input>")
+		w.Raw("<rpid:user-input")
+		w.moment("last-input", p.LastInput)
+		w.Raw(">idle</rpid:user-input>")
+	}
+	if p.Name != "" {
+		w.Raw(`<ci:display-name xmlns:ci="urn:ietf:params:xml:ns:pidf:cipid">`)
+		w.Text(p.Name)
+		w.Raw("</ci:display-name>")
 	}
 	w.notes("dm:note", p.Notes)
 	w.time("dm:timestamp", p.Timestamp)
-	w.raw("</dm:person>")
+	w.Raw("</dm:person>")
 }
 
 // known tells whether RPID has an element for the activity.
-func known(activity string) bool {
-	switch activity {
-	case "appointment", "away", "breakfast", "busy", "dinner", "holiday", "in-transit", "looking-for-work", "lunch",
-		"meal", "meeting", "on-the-phone", "performance", "permanent-absence", "playing", "presentation",
-		"shopping", "sleeping", "spectator", "steering", "travel", "tv", "unknown", "vacation", "working", "worship":
-		return true
-	}
-	return false
+func known(activity string) bool { return slices.Contains(rpid[:], activity) }
+
+//nolint:gochecknoglobals // a table, never changed
+var rpid = [...]string{
+	"on-the-phone", "busy", "meeting", "away", "appointment", "unknown", "presentation", "vacation", "breakfast", "dinner", "holiday",
+	"in-transit", "looking-for-work", "lunch", "meal", "performance", "permanent-absence", "playing", "shopping", "sleeping", "spectator",
+	"steering", "travel", "tv", "working", "worship",
 }

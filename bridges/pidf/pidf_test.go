@@ -48,6 +48,10 @@ func onThePhone() presence.State {
 func TestGolden(t *testing.T) {
 	away := state(presence.Away, presence.NoActivity)
 	away.Channels[presence.Messaging] = presence.Channel{State: presence.ChannelAway, Since: at("09:40:12")}
+	meeting := state(presence.Busy, presence.ActivityMeeting)
+	meeting.Until = at("11:00:00")
+	ringing := onThePhone()
+	ringing.Channels[presence.Phone].State = presence.ChannelInUseRinging
 	hostile := onThePhone()
 	hostile.Channels[presence.Phone].Contact = `tel:"><x/>&`
 	for name, c := range map[string]struct {
@@ -64,6 +68,10 @@ func TestGolden(t *testing.T) {
 		"off-work":            {state(presence.OffWork, presence.NoActivity), entity, Options{}},
 		"unknown":             {presence.State{Person: "ann"}, entity, Options{}},
 		"blocked":             {presence.View(onThePhone(), presence.Access{}), entity, Options{}},
+		"plain":               {onThePhone(), entity, Options{Plain: true, Cisco: true, OldActivities: true, Name: "Ann Archer"}},
+		"cisco":               {state(presence.DoNotDisturb, presence.NoActivity), entity, Options{Cisco: true}},
+		"cisco-ringing":       {ringing, entity, Options{Cisco: true}},
+		"meeting-until":       {meeting, entity, Options{Name: "Ann <Archer>"}},
 		"hostile":             {hostile, "sip:\"><presence>&\x01@example.test", Options{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,26 +97,37 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Every state is a document that the schemas allow.
-func TestSchema(t *testing.T) {
+// validate checks documents against a schema with xmllint.
+func validate(t *testing.T, schema string, documents map[string][]byte) {
+	t.Helper()
 	xmllint := peers.Find(t, "xmllint")
 	dir := t.TempDir()
-	args := []string{"--noout", "--nonet", "--schema", filepath.Join("testdata", "schema", "pidf.xsd")}
-	for availability := range presence.Availabilities() {
-		for activity := presence.NoActivity; activity <= presence.ActivityRinging; activity++ {
-			s := onThePhone()
-			s.Availability, s.Activity = availability, activity
-			s.Channels[presence.Messaging] = presence.Channel{State: presence.ChannelInactive, Since: at("09:00:00")}
-			file := filepath.Join(dir, fmt.Sprintf("%s-%d.xml", availability, activity))
-			if err := os.WriteFile(file, Append(nil, s, entity, Options{OldActivities: activity%2 == 0}), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			args = append(args, file)
+	args := []string{"--noout", "--nonet", "--schema", filepath.Join("testdata", "schema", schema)}
+	for name, doc := range documents {
+		file := filepath.Join(dir, name+".xml")
+		if err := os.WriteFile(file, doc, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		args = append(args, file)
 	}
 	if out, err := exec.CommandContext(t.Context(), xmllint, args...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%.2000s", err, out)
 	}
+}
+
+// Every state is a document that the schemas allow.
+func TestSchema(t *testing.T) {
+	documents := map[string][]byte{}
+	for availability := range presence.Availabilities() {
+		for activity := presence.NoActivity; activity <= presence.ActivityRinging; activity++ {
+			s := onThePhone()
+			s.Availability, s.Activity, s.Until = availability, activity, at("12:00:00")
+			s.Channels[presence.Messaging] = presence.Channel{State: presence.ChannelInactive, Since: at("09:00:00")}
+			o := Options{OldActivities: activity%2 == 0, Cisco: activity%3 == 0, Plain: activity%5 == 1, Name: "Ann"}
+			documents[fmt.Sprintf("%s-%d", availability, activity)] = Append(nil, s, entity, o)
+		}
+	}
+	validate(t, "pidf.xsd", documents)
 }
 
 // ordered checks the order of elements that RFC 3863 and 4479 demand.
@@ -117,7 +136,7 @@ func ordered(t *testing.T, doc []byte) {
 	rank := map[string][]string{
 		"presence": {"tuple", "note", "person"},
 		"tuple":    {"status", "activities", "class", "contact", "note", "timestamp"},
-		"person":   {"activities", "user-input", "note", "timestamp"},
+		"person":   {"activities", "user-input", "display-name", "note", "timestamp"},
 	}
 	d := xml.NewDecoder(bytes.NewReader(doc))
 	var path []string
@@ -188,7 +207,7 @@ func TestMapping(t *testing.T) {
 // Equal knowledge is equal bytes: what the document does not tell does not change it.
 func TestDeterministic(t *testing.T) {
 	a, b := onThePhone(), onThePhone()
-	b.Revision, b.Why.Source, b.Until = 99, "other", at("12:00:00")
+	b.Revision, b.Why.Source = 99, "other"
 	b.Since = b.Since.In(time.FixedZone("", 3600)).Add(500 * time.Millisecond)
 	b.Overlays = presence.OverlayStale | presence.OverlayPrivate
 	if diff := cmp.Diff(string(Append(nil, a, entity, Options{})), string(Append(nil, b, entity, Options{}))); diff != "" {
@@ -210,7 +229,7 @@ func TestRoundTrip(t *testing.T) {
 	activities := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"busy", "away", "meeting", "on-the-phone", "unknown", "fishing"}), 0, 4, rapid.ID)
 	tuple := rapid.Custom(func(t *rapid.T) Tuple {
 		tuple := Tuple{
-			ID: text.Draw(t, "id"), Basic: rapid.SampledFrom([]Basic{"", Open, Closed}).Draw(t, "basic"),
+			ID: text.Draw(t, "id"), Idle: rapid.Bool().Draw(t, "idle"), Basic: rapid.SampledFrom([]Basic{"", Open, Closed}).Draw(t, "basic"),
 			Activities: activities.Draw(t, "activities"), Class: text.Draw(t, "class"),
 			Notes: rapid.SliceOfN(text, 0, 3).Draw(t, "notes"), Timestamp: moments.Draw(t, "timestamp"),
 		}
@@ -223,10 +242,10 @@ func TestRoundTrip(t *testing.T) {
 		want := Document{
 			Entity: text.Draw(t, "entity"), Tuples: rapid.SliceOfN(tuple, 0, 4).Draw(t, "tuples"),
 			Notes:  rapid.SliceOfN(text, 0, 3).Draw(t, "notes"),
-			Person: Person{ID: text.Draw(t, "person"), Activities: activities.Draw(t, "activities"), Idle: true, Timestamp: moments.Draw(t, "time")},
+			Person: Person{ID: text.Draw(t, "person"), Activities: activities.Draw(t, "activities"), Idle: true, LastInput: moments.Draw(t, "input"), Name: text.Draw(t, "name"), Timestamp: moments.Draw(t, "time")},
 		}
 		if len(want.Person.Activities) > 0 {
-			want.Person.Since = moments.Draw(t, "since")
+			want.Person.Since, want.Person.Until = moments.Draw(t, "since"), moments.Draw(t, "until")
 		}
 		data := want.Append(nil)
 		got, err := Parse(data)
@@ -293,7 +312,7 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	files, err := filepath.Glob("testdata/golden/*.xml")
+	files, err := filepath.Glob("testdata/*/*.xml")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -320,5 +339,32 @@ func FuzzParse(f *testing.F) {
 		if len(again.Tuples) != len(d.Tuples) || again.Basic() != d.Basic() {
 			t.Fatalf("read %+v, then %+v", d, again)
 		}
+		report := presence.Report{Source: "sip", Subject: presence.Subject{Scheme: "sip", Value: "x"}, At: at("10:00:00"), Spans: Facts(d, at("10:00:00"))}
+		if err := report.Check(); err != nil {
+			t.Fatal(err)
+		}
 	})
+}
+
+func BenchmarkAppend(b *testing.B) {
+	s := onThePhone()
+	var dst []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = Append(dst[:0], s, entity, Options{})
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	data, err := os.ReadFile("testdata/vendor/linphone.xml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse(data); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
