@@ -168,6 +168,9 @@ func TestDocumentHoldsOnlyTheView(t *testing.T) {
 			if !slices.Contains(contacts, tuple.Contact) || !slices.Contains(ids, tuple.ID) {
 				t.Fatalf("at %s it tells of %s %s: %s", access.Level, tuple.ID, tuple.Contact, doc)
 			}
+			if tuple.ID == channelIDs[presence.Calendar] && tuple.Contact != "" {
+				t.Fatalf("the place of an entry is told: %s", doc)
+			}
 			notes = append(notes, tuple.Notes...)
 		}
 		if text := v.Text(); len(notes) > 1 || len(notes) == 1 && notes[0] != text {

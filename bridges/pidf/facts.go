@@ -18,8 +18,8 @@ import (
 //     that rings or is in use counts, because phones close while they are busy.
 //   - Busy and do not disturb, a meeting and an appointment hold beside the session.
 //   - Activities that have ended, or begin more than a minute from now, count for
-//     nothing; a client says so again when they do. Other times ahead are those of
-//     a fast clock, and mean now.
+//     nothing; a client says so again when they do. Other times ahead, and those of
+//     more than a year ago, are those of a wrong clock, and mean now.
 //
 // Notes are not taken over: they are free text, written for whom the client
 // chose, and the access rules know nothing of it. Nor is a contact that is no
@@ -47,7 +47,7 @@ func Facts(d Document, at time.Time) []presence.Span {
 	}
 	var spans []presence.Span
 	state := func(f presence.Fact, from, until time.Time) {
-		if from.IsZero() || from.After(at) {
+		if from.After(at) || from.Before(at.AddDate(-1, 0, 0)) {
 			from = at
 		}
 		spans = append(spans, presence.Span{Fact: f, From: from, Until: until, Contact: contact})
@@ -62,16 +62,15 @@ func Facts(d Document, at time.Time) []presence.Span {
 	default:
 		state(presence.SessionActive, best.Timestamp, time.Time{})
 	}
-	said := factsOf(person.Activities)
-	own := factsOf(best.Activities) &^ said
+	counts := ^presence.FactSet(0)
 	if most == signedOut {
-		said &= presence.Facts(presence.PhoneConnected, presence.PhoneRinging)
-		own &= said
+		counts = presence.Facts(presence.PhoneConnected, presence.PhoneRinging)
 	}
+	said := factsOf(person.Activities) & counts
 	for f := range said.All() {
 		state(f, either(person.Since, person.Timestamp), person.Until)
 	}
-	for f := range own.All() {
+	for f := range (factsOf(best.Activities) & counts &^ said).All() {
 		state(f, best.Timestamp, time.Time{})
 	}
 	presence.SortSpans(spans)

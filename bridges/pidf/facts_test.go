@@ -78,6 +78,8 @@ func TestFacts(t *testing.T) {
 		"at lunch":                      {Document{Tuples: []Tuple{open}, Person: Person{Activities: []string{"lunch"}, Since: at("09:45:00")}}, "session-away@09:45:00"},
 		"idle since":                    {Document{Tuples: []Tuple{open}, Person: Person{Idle: true, LastInput: at("09:40:12")}}, "session-idle@09:40:12"},
 		"busy, but signed out":          {Document{Tuples: []Tuple{closed}, Person: person("busy", "dnd", "away")}, "session-offline@10:00:00"},
+		"on the phone, but closed":      {Document{Tuples: []Tuple{tuple(Closed, func(t *Tuple) { t.Activities = []string{"on-the-phone", "busy"} })}}, "phone-connected@10:00:00, session-offline@10:00:00"},
+		"a clock that was never set":    {Document{Tuples: []Tuple{tuple(Open, func(t *Tuple) { t.Timestamp = time.Unix(0, 0) })}}, "session-active@10:00:00"},
 		"no tuple, but a person":        {Document{Person: person("busy")}, "session-active@10:00:00, session-busy@10:00:00"},
 		"a meeting with an end":         {Document{Tuples: []Tuple{open}, Person: Person{Activities: []string{"meeting"}, Since: at("09:30:00"), Until: at("11:00:00")}}, "session-busy@09:30:00-11:00:00, session-active@10:00:00"},
 		"a meeting that is over":        {Document{Tuples: []Tuple{open}, Person: Person{Activities: []string{"meeting"}, Until: at("10:00:00")}}, "session-active@10:00:00"},

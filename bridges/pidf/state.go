@@ -30,7 +30,7 @@ type Options struct {
 	Plain bool
 
 	// Name is the name of the person (presence.Person), written as CIPID has it.
-	// Empty: no name.
+	// Empty: no name, as for watchers who may see nothing of the person.
 	Name string
 }
 
