@@ -119,27 +119,32 @@ func (l *List) append(dst []byte, path, host string, depth int) ([]byte, string)
 }
 
 // A fence makes a boundary whose delimiter stands in none of the parts: a word and
-// a number larger than all that follow this word in them.
-type fence struct{ number uint64 }
+// the smallest number of ten digits that follows it nowhere.
+type fence map[string]bool
 
-const fenceWord = "presenced-"
+const (
+	fenceWord   = "presenced-"
+	fenceDigits = 10
+)
 
-func (f *fence) avoid(part []byte) {
+func (f fence) avoid(part []byte) {
 	for {
 		_, rest, found := bytes.Cut(part, []byte("--"+fenceWord))
 		if !found {
 			return
 		}
-		var n uint64
-		for i := 0; i < min(len(rest), 18) && '0' <= rest[i] && rest[i] <= '9'; i++ {
-			n = n*10 + uint64(rest[i]-'0')
-		}
-		f.number = max(f.number, n)
+		f[string(rest[:min(fenceDigits, len(rest))])] = true
 		part = rest
 	}
 }
 
-func (f *fence) String() string { return fenceWord + strconv.FormatUint(f.number+1, 10) }
+func (f fence) String() string {
+	for n := 0; ; n++ {
+		if number := fmt.Sprintf("%0*d", fenceDigits, n); !f[number] {
+			return fenceWord + number
+		}
+	}
+}
 
 // ParseList reads the body of a NOTIFY to a subscription to a list. Of a resource
 // whose part is missing nothing is known but the state of the instance. It fails
