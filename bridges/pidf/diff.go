@@ -1,7 +1,6 @@
 package pidf
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,23 +43,23 @@ func (d *Document) AppendDiff(dst []byte, old *Document, version uint32) ([]byte
 		part := d.part(func(w *writer) { w.tuple(t) })
 		switch j := old.index(t.ID); {
 		case j >= 0:
-			if !bytes.Equal(part, d.part(func(w *writer) { w.tuple(&old.Tuples[j]) })) {
-				w.patch("replace", `*/tuple[@id='`+t.ID+`']`, string(part))
+			if part != d.part(func(w *writer) { w.tuple(&old.Tuples[j]) }) {
+				w.patch("replace", `*/tuple[@id='`+t.ID+`']`, part)
 			}
 		case i == 0:
-			w.patch("add", `*" pos="prepend`, string(part))
+			w.patch("add", `*" pos="prepend`, part)
 		default:
-			w.patch("add", `*/tuple[@id='`+d.Tuples[i-1].ID+`']" pos="after`, string(part))
+			w.patch("add", `*/tuple[@id='`+d.Tuples[i-1].ID+`']" pos="after`, part)
 		}
 	}
 	is, was := d.Person.said() && !d.Plain, old.Person.said() && !old.Plain
-	part := string(d.part(func(w *writer) { w.person(&d.Person) }))
+	part := d.part(func(w *writer) { w.person(&d.Person) })
 	switch {
 	case is && !was:
 		w.patch("add", "*", part)
 	case was && !is:
 		w.patch("remove", "*/dm:person", "")
-	case is && part != string(d.part(func(w *writer) { w.person(&old.Person) })):
+	case is && part != d.part(func(w *writer) { w.person(&old.Person) }):
 		w.patch("replace", "*/dm:person", part)
 	}
 	w.Raw("</p:pidf-diff>\n")
@@ -97,10 +96,10 @@ func (w *writer) patch(operation, selector, part string) {
 }
 
 // part gives what write writes.
-func (d *Document) part(write func(*writer)) []byte {
+func (d *Document) part(write func(*writer)) string {
 	w := writer{nil, d.Plain}
 	write(&w)
-	return w.Writer
+	return string(w.Writer)
 }
 
 func (d *Document) index(id string) int {
