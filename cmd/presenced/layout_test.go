@@ -39,7 +39,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/fixtures/sim/simexchange", []string{"presenced/fixtures/sim/..."}},
 		{"presenced/fixtures/sim/simdomino", []string{"presenced/fixtures/sim/..."}},
 	}
-	covered := map[string]bool{"presenced/cmd/presenced": true, "presenced/cmd/bench": true, "presenced/fixtures": true, "presenced/fixtures/peers": true}
+	covered := map[string]bool{"presenced/cmd/presenced": true, "presenced/cmd/bench": true, "presenced/fixtures": true, "presenced/fixtures/peers": true, "presenced/fixtures/sipload": true}
 	for _, r := range rules {
 		covered[r.part] = true
 		for _, dep := range list(t, "-deps", r.part) {
