@@ -47,22 +47,18 @@ func calendarView(s State, p CalendarPrivacy) State {
 	default:
 	}
 	fact, err := ParseFact(s.Why.Fact)
-	decided := err == nil && calendarFacts.Has(fact)
-	if decided {
-		s.Why = Reason{}
-	}
+	s.Why = Reason{} // rules may name the calendar in their titles, whatever fired them
 	if p == CalendarHidden {
 		*c = Channel{}
 		s.Overlays &^= OverlayOutOfOffice
-		if decided {
-			s.Until = time.Time{}
+		// The end of the state may be that of an entry, also where a person is
+		// available by hand for as long as an entry lasts.
+		if err != nil || !ManualFacts.Has(fact) || fact == ManualAvailable {
+			s.Until, s.Overlays = time.Time{}, s.Overlays&^OverlayExpires
 		}
 	}
 	return s
 }
-
-const calendarFacts = FactSet(1<<CalendarFree | 1<<CalendarTentative | 1<<CalendarBusy | 1<<CalendarAllDay |
-	1<<CalendarMeeting | 1<<CalendarElsewhere | 1<<CalendarOutOfOffice | 1<<OffHours)
 
 // phoneView is all that the phone channel tells. Who appears offline does so on
 // the phone, too.
