@@ -145,12 +145,7 @@ func (h *Hub) deliver(s *shard, state presence.State) {
 
 // announce is deliver for r, who may have left.
 func (h *Hub) announce(s *shard, r *record, state presence.State) {
-	for _, m := range s.all {
-		m.put(r)
-	}
-	for _, m := range s.some[r.id] {
-		m.put(r)
-	}
+	s.remind(r)
 	if h.recorder != nil {
 		h.recorder.state(state)
 	}
