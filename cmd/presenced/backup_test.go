@@ -35,7 +35,7 @@ func put(t *testing.T, dir string, n int) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, name := range []string{"reports", "manual"} {
+	for _, name := range []string{"reports", "manual", "access"} {
 		b, err := s.Bucket(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -44,6 +44,11 @@ func put(t *testing.T, dir string, n int) {
 			if err := b.Put(t.Context(), fmt.Sprint("key", i), []byte(name+fmt.Sprint(i))); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+	for i := range n {
+		if err := s.Log("audit", time.Hour, 1<<20).Append(t.Context(), "ann", fmt.Append(nil, "line ", i)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -57,7 +62,7 @@ func TestBackupCommand(t *testing.T) {
 	}
 	put(t, dir, 7)
 	code, out, errs := command(t, "backup", target, "-c", file)
-	if code != 0 || out != target+" written: 14 values (manual 7, reports 7)\n" {
+	if code != 0 || out != target+" written: 28 values (access 7, log:audit 7, manual 7, reports 7)\n" {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
 	if info, err := os.Stat(target); err != nil || info.Mode().Perm() != 0o600 {
@@ -81,7 +86,7 @@ func TestBackupCommand(t *testing.T) {
 			t.Errorf("%s: a store was made", what)
 		}
 	}
-	if code, out, errs := command(t, "restore", target, "-c", other); code != 0 || !strings.Contains(out, "14 values (manual 7, reports 7)") {
+	if code, out, errs := command(t, "restore", target, "-c", other); code != 0 || !strings.Contains(out, "28 values (access 7, log:audit 7, manual 7, reports 7)") {
 		t.Errorf("restore: exit %d\n%s%s", code, out, errs)
 	}
 	_, again, _ := command(t, "backup", "-", "-c", other)

@@ -11,6 +11,7 @@ import (
 
 	"presenced/aes"
 	"presenced/aggregator"
+	"presenced/aggregator/access"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
@@ -27,6 +28,7 @@ type Config struct {
 	Log       LogConfig         `yaml:"log" doc:"What is written to standard error."`
 	Directory directory.Config  `yaml:"directory" doc:"Who the people are."`
 	Policy    presence.Setting  `yaml:"policy" doc:"How facts become presence: knobs of the default table, or a file with a table of your own; docs/policy.md has both."`
+	Access    access.Config     `yaml:"access" doc:"Who sees what of whom, where no rule says otherwise, and how long it is kept who changed what."`
 	Store     store.Config      `yaml:"store" doc:"What survives a restart."`
 	AES       []aes.Config      `yaml:"aes" doc:"AES servers: who is on a call."`
 	Exchange  []exchange.Config `yaml:"exchange" doc:"Exchange servers: who is in a meeting or out of office."`
@@ -71,6 +73,7 @@ func (c *Config) Check() []config.Problem {
 	}
 	ps = append(ps, config.Under("directory", c.Directory.Check())...)
 	ps = append(ps, config.Under("policy", c.checkPolicy())...)
+	ps = append(ps, config.Under("access", c.Access.Check())...)
 	ps = append(ps, config.Under("store", c.Store.Check())...)
 	ps = append(ps, config.Under("web", c.Web.Check())...)
 	ps = append(ps, config.Under("history", c.History.Check())...)

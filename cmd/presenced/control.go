@@ -18,13 +18,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"presenced/aggregator"
+	"presenced/aggregator/audit"
 	"presenced/aggregator/presence"
 	"presenced/internal/config"
 )
 
 // ControlConfig is the control: section.
 type ControlConfig struct {
-	Socket string `yaml:"socket" default:"/run/presenced/control.sock" doc:"Unix socket through which presenced set and presenced clear reach the service; its mode is 0660. Empty: there is none."`
+	Socket string `yaml:"socket" default:"/run/presenced/control.sock" doc:"Unix socket through which the command line changes what the service knows, and reads its past; its mode is 0660. Empty: there is none."`
 }
 
 // maxSocketPath is what the kernel takes, without the final zero.
@@ -57,11 +58,17 @@ type control struct {
 	hub    *aggregator.Hub
 	log    *slog.Logger
 
+	trail    *audit.Trail // nil: what is set by hand leaves no line
+	sections []section
+
 	mu        sync.Mutex
 	listening bool
 	lastError string
 	errorAt   time.Time
 }
+
+// A section is more that the socket answers to.
+type section interface{ routes(mux *http.ServeMux) }
 
 func newControl(socket string, manual *aggregator.Manual, past *archive, hub *aggregator.Hub, log *slog.Logger) *control {
 	return &control{socket: socket, manual: manual, past: past, hub: hub, log: log}
@@ -243,6 +250,9 @@ func (c *control) routes() http.Handler {
 	mux.HandleFunc("PUT /people/{id}/presence", c.set)
 	mux.HandleFunc("DELETE /people/{id}/presence", c.clear)
 	c.past.routes(mux)
+	for _, s := range c.sections {
+		s.routes(mux)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.answer(w, r, http.StatusNotFound, map[string]string{"error": "there is no such address"})
 	})
@@ -267,7 +277,16 @@ func (c *control) set(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	report, err := c.manual.Set(r.Context(), id, fact, body.Until, by)
+	detail := "-> " + body.State
+	if !body.Until.IsZero() {
+		detail += " until " + body.Until.UTC().Format(time.RFC3339)
+	}
+	var report presence.Report
+	err = c.audited(r.Context(), by, "presence set", id, detail, func() error {
+		var err error
+		report, err = c.manual.Set(r.Context(), id, fact, body.Until, by.Who)
+		return err
+	})
 	if err != nil {
 		c.refuse(w, r, err)
 		return
@@ -281,21 +300,31 @@ func (c *control) clear(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	if err := c.manual.Clear(r.Context(), id, by); err != nil {
+	err := c.audited(r.Context(), by, "presence clear", id, "-> automatic", func() error { return c.manual.Clear(r.Context(), id, by.Who) })
+	if err != nil {
 		c.refuse(w, r, err)
 		return
 	}
 	c.done(w, r, answerJSON{Person: id})
 }
 
+// audited makes a change of a person, and leaves a line about it. A change of
+// nobody known, which fails, leaves none.
+func (c *control) audited(ctx context.Context, by audit.Actor, what string, id presence.ID, detail string, do func() error) error {
+	if _, known := c.hub.State(id); c.trail == nil || !known {
+		return do()
+	}
+	return c.trail.Change(ctx, audit.Line{Who: by.Who, From: by.From, What: what, Whom: audit.Person(id), Detail: detail}, do)
+}
+
 // by says who asks; nobody changes anything unnamed.
-func (c *control) by(w http.ResponseWriter, r *http.Request) (string, bool) {
+func (c *control) by(w http.ResponseWriter, r *http.Request) (audit.Actor, bool) {
 	peer, ok := r.Context().Value(peerKey{}).(*syscall.Ucred)
 	if !ok {
 		c.answer(w, r, http.StatusForbidden, map[string]string{"error": "who asks cannot be told"})
-		return "", false
+		return audit.Actor{}, false
 	}
-	return fmt.Sprintf("uid %d", peer.Uid), true
+	return audit.Actor{Who: fmt.Sprintf("uid %d", peer.Uid), From: "control socket"}, true
 }
 
 func (c *control) done(w http.ResponseWriter, r *http.Request, a answerJSON) {
@@ -311,7 +340,7 @@ func (c *control) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		code = http.StatusNotFound
 	case errors.Is(err, aggregator.ErrUnfit):
 		code = http.StatusBadRequest
-	case errors.Is(err, aggregator.ErrNotKept):
+	case errors.Is(err, aggregator.ErrNotKept), errors.Is(err, audit.ErrUnwritten):
 		code = http.StatusServiceUnavailable
 		c.log.WarnContext(r.Context(), "a change by hand was refused", "error", err)
 	}

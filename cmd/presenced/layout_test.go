@@ -22,6 +22,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/aggregator/directory", nil},
 		{"presenced/aggregator/journal", nil},
 		{"presenced/aggregator/policy", nil},
+		{"presenced/aggregator/audit", nil},
+		{"presenced/aggregator/access", []string{"presenced/aggregator/audit", "presenced/aggregator/directory"}},
 		{"presenced/aggregator/store", []string{"nats"}},
 		{"presenced/aggregator", []string{"presenced/aggregator/directory", "presenced/aggregator/journal"}},
 		{"presenced/aes", []string{"presenced/aes/csta"}},

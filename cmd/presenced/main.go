@@ -37,6 +37,8 @@ type commands struct {
 	Restore RestoreCommand `cmd:"" help:"Make the store what it was at a backup."`
 	Set     SetCommand     `cmd:"" help:"Set somebody's presence by hand; answers when it is durable."`
 	Clear   ClearCommand   `cmd:"" help:"End what was set by hand."`
+	Access  AccessCommand  `cmd:"" help:"About who sees what of whom."`
+	Audit   AuditCommand   `cmd:"" help:"Say who changed what."`
 	Sim     SimCommand     `cmd:"" help:"Run a simulated AES, Exchange or Domino."`
 	Config  ConfigCommand  `cmd:"" help:"About the configuration."`
 	Policy  PolicyCommand  `cmd:"" help:"About the policy."`

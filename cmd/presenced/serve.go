@@ -16,6 +16,8 @@ import (
 
 	"presenced/aes"
 	"presenced/aggregator"
+	"presenced/aggregator/access"
+	"presenced/aggregator/audit"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
@@ -78,6 +80,15 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if _, err := manual.Restore(ctx); err != nil {
 		log.Error("what was set by hand cannot be read now; changes are refused until it can", "error", err)
 	}
+	trail := audit.New(kept.Log("audit", cfg.Access.AuditKeep, cfg.Access.AuditMaxBytes), log.With("part", "audit"))
+	rules, err := kept.Bucket(ctx, "access")
+	if err != nil {
+		return err
+	}
+	gate := access.New(cfg.Access, hub, rules, trail, hub.Again, log.With("part", "access"))
+	if err := gate.Restore(ctx); err != nil {
+		log.Error("the access rules cannot be read now; nobody is shown until they can", "error", err)
+	}
 	restored, unread := hub.Restore(ctx, time.Now())
 	if unread != nil { // presence comes up without the past, and gets it when the store can be read
 		log.Error("what the store kept cannot be read now; presence starts in memory", "error", unread)
@@ -101,8 +112,12 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		supervisor.AddBridge(b)
 	}
 	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
+	supervisor.AddStatus("access", aggregator.KindStore, gate.Status)
 	if cfg.Control.Socket != "" {
-		supervisor.AddBridge(newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control")))
+		desk := newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control"))
+		desk.trail = trail
+		desk.sections = []section{&accessDesk{gate, cfg.Access.OptIn, desk}, &auditDesk{trail, desk}}
+		supervisor.AddBridge(desk)
 	}
 	metrics := newMetrics(hub, supervisor)
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, past, metrics, log))
@@ -124,7 +139,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		signal.Notify(again, syscall.SIGHUP)
 		defer signal.Stop(again)
 		g.Go(func() error {
-			return own.Run(ctx, again, func(p *presence.Policy) { hub.SetPolicy(p, time.Now()) })
+			return own.Run(ctx, again, func(p *presence.Policy) {
+				notePolicy(ctx, trail, cfg.PolicyFile, hub.Policy(), p, log)
+				hub.SetPolicy(p, time.Now())
+			})
 		})
 	}
 	if unread != nil {
@@ -132,9 +150,13 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	g.Go(func() error { return hub.Run(ctx) })
 	g.Go(func() error { return manual.Run(ctx) })
+	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
 	g.Go(func() error {
-		return people.Run(ctx, func(d *directory.Directory) { hub.SetDirectory(d, time.Now()) })
+		return people.Run(ctx, func(d *directory.Directory) {
+			hub.SetDirectory(d, time.Now())
+			gate.Follow()
+		})
 	})
 	g.Go(func() error { return notifySystemd(ctx, supervisor) })
 	err = g.Wait()
@@ -144,6 +166,20 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	log.Info("stopped")
 	return err
+}
+
+// notePolicy leaves a line in the audit trail that a file makes another policy. It
+// does not stand in the way: the file is what the administrator wants, and presence
+// does not wait for the store.
+func notePolicy(ctx context.Context, trail *audit.Trail, file string, was, is *presence.Policy, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := trail.Write(ctx, audit.Line{
+		Who: "policy.file", From: file, What: "policy set", Whom: "policy", Detail: fmt.Sprintf("%d rules -> %d rules", len(was.Rules), len(is.Rules)),
+	})
+	if err != nil {
+		log.Error("the audit trail does not say that the policy was read again", "error", err)
+	}
 }
 
 // desk is what the page needs of the aggregator.
