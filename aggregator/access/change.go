@@ -241,7 +241,7 @@ func (g *Gate) isUnsure(of presence.ID) bool {
 // The turn is held.
 func (g *Gate) commit(ctx context.Context, by audit.Actor, what string, of presence.ID, detail string, r *record) error {
 	line := audit.Line{Who: by.Who, From: by.From, What: what, Whom: audit.Person(of), Detail: detail}
-	if err := g.trail.Change(ctx, line, func() error { return g.write(ctx, of, r) }); err != nil {
+	if err := g.trail.Change(ctx, line, func(ctx context.Context) error { return g.write(ctx, of, r) }); err != nil {
 		g.poke() // a write that failed may have arrived all the same
 		if errors.Is(err, audit.ErrUnwritten) {
 			return err

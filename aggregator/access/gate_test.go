@@ -211,6 +211,21 @@ func TestBroken(t *testing.T) {
 			t.Errorf("%s: forgotten, %v: %s", name, err, s.level("id:ben"))
 		}
 	}
+	synctest.Test(t, func(t *testing.T) { // a refused Forget is not made good by a repair
+		kept := &memory{held: map[string][]byte{ofAnn: []byte("{")}}
+		s := open(t, kept, nil)
+		s.run(t)
+		kept.set(func(m *memory) { m.full = true })
+		if err := s.Forget(t.Context(), admin, "ann"); !errors.Is(err, access.ErrNotKept) {
+			t.Error(err)
+		}
+		kept.set(func(m *memory) { m.full = false })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s.level("id:ben") != "block" || string(kept.held[ofAnn]) != "{" {
+			t.Errorf("ben sees %s; kept is %q", s.level("id:ben"), kept.held[ofAnn])
+		}
+	})
 	s := open(t, &memory{held: map[string][]byte{"everybody": []byte("[]")}}, nil)
 	if s.level("id:ben") != "block" || s.Status().Phase != presence.PhaseDegraded {
 		t.Errorf("without the rules for everybody ben sees %s", s.level("id:ben"))

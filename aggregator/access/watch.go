@@ -167,8 +167,7 @@ type Pending struct {
 }
 
 // Pending gives who waits to be let in by a person (empty: by anybody), who has
-// waited longest first. Who would not wait any more by the rules of now is left
-// out.
+// waited longest first.
 func (g *Gate) Pending(of presence.ID) []Pending {
 	g.mu.Lock()
 	all := []Pending{}
@@ -180,9 +179,6 @@ func (g *Gate) Pending(of presence.ID) []Pending {
 		}
 	}
 	g.mu.Unlock()
-	all = slices.DeleteFunc(all, func(p Pending) bool {
-		return g.Access(presence.Watcher{Subject: p.Watcher}, p.Of).Level != presence.LevelConfirm
-	})
 	slices.SortFunc(all, func(a, b Pending) int {
 		if c := a.Since.Compare(b.Since); c != 0 {
 			return c

@@ -98,12 +98,12 @@ const failTime = 2 * time.Second
 // Change makes a change: the line is durable before do is called; if do fails, a
 // second line says so. The error is that of do, or ErrUnwritten, and then do was
 // not called.
-func (t *Trail) Change(ctx context.Context, l Line, do func() error) error {
+func (t *Trail) Change(ctx context.Context, l Line, do func(context.Context) error) error {
 	if err := t.Write(ctx, l); err != nil {
 		t.log.ErrorContext(ctx, "a change was refused, because its audit line cannot be written", "what", l.What, "whom", l.Whom, "who", l.Who, "error", err)
 		return fmt.Errorf("%w: %w", ErrUnwritten, err)
 	}
-	failed := do()
+	failed := do(ctx)
 	if failed == nil {
 		return nil
 	}

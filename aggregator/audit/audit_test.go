@@ -100,7 +100,7 @@ func TestLines(t *testing.T) {
 func TestChange(t *testing.T) {
 	b := &book{}
 	trail := audit.New(b, quiet)
-	if err := trail.Change(t.Context(), line(0, "ann", "a -> b"), func() error {
+	if err := trail.Change(t.Context(), line(0, "ann", "a -> b"), func(context.Context) error {
 		if len(b.values) != 1 {
 			t.Error("the change comes before its line")
 		}
@@ -111,7 +111,7 @@ func TestChange(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	refused := errors.New("the store is down")
-	if err := trail.Change(ctx, line(1, "ann", "b -> c"), func() error { cancel(); return refused }); !errors.Is(err, refused) {
+	if err := trail.Change(ctx, line(1, "ann", "b -> c"), func(context.Context) error { cancel(); return refused }); !errors.Is(err, refused) {
 		t.Errorf("%v", err)
 	}
 	lines, _, _ := trail.Lines(t.Context(), audit.Query{})
@@ -120,7 +120,7 @@ func TestChange(t *testing.T) {
 	}
 
 	b.full = true
-	err := trail.Change(t.Context(), line(2, "ann", "c -> d"), func() error { t.Error("changed without a line"); return nil })
+	err := trail.Change(t.Context(), line(2, "ann", "c -> d"), func(context.Context) error { t.Error("changed without a line"); return nil })
 	if !errors.Is(err, audit.ErrUnwritten) || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("%v", err)
 	}

@@ -282,9 +282,9 @@ func (c *control) set(w http.ResponseWriter, r *http.Request) {
 		detail += " until " + body.Until.UTC().Format(time.RFC3339)
 	}
 	var report presence.Report
-	err = c.audited(r.Context(), by, "presence set", id, detail, func() error {
+	err = c.audited(r.Context(), by, "presence set", id, detail, func(ctx context.Context) error {
 		var err error
-		report, err = c.manual.Set(r.Context(), id, fact, body.Until, by.Who)
+		report, err = c.manual.Set(ctx, id, fact, body.Until, by.Who)
 		return err
 	})
 	if err != nil {
@@ -300,7 +300,7 @@ func (c *control) clear(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	err := c.audited(r.Context(), by, "presence clear", id, "-> automatic", func() error { return c.manual.Clear(r.Context(), id, by.Who) })
+	err := c.audited(r.Context(), by, "presence clear", id, "-> automatic", func(ctx context.Context) error { return c.manual.Clear(ctx, id, by.Who) })
 	if err != nil {
 		c.refuse(w, r, err)
 		return
@@ -310,9 +310,9 @@ func (c *control) clear(w http.ResponseWriter, r *http.Request) {
 
 // audited makes a change of a person, and leaves a line about it. A change of
 // nobody known, which fails, leaves none.
-func (c *control) audited(ctx context.Context, by audit.Actor, what string, id presence.ID, detail string, do func() error) error {
+func (c *control) audited(ctx context.Context, by audit.Actor, what string, id presence.ID, detail string, do func(context.Context) error) error {
 	if _, known := c.hub.State(id); c.trail == nil || !known {
-		return do()
+		return do(ctx)
 	}
 	return c.trail.Change(ctx, audit.Line{Who: by.Who, From: by.From, What: what, Whom: audit.Person(id), Detail: detail}, do)
 }

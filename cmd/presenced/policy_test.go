@@ -307,9 +307,9 @@ func TestPolicyIsReadAgain(t *testing.T) {
 	if h := healthy(); !strings.Contains(h.LastError, `policy.yaml:2: rules[0].any[0]: unknown fact "phone-ideal" (and 1 more, see the log)`) {
 		t.Errorf("health: %+v", h)
 	}
-	_, errs := log.read()
-	if !strings.Contains(errs, `"key":"rules[0].any[0]"`) || !strings.Contains(errs, `"key":"rules[1].title"`) {
-		t.Errorf("the log does not name every problem:\n%s", errs)
+	_, logged := log.read()
+	if !strings.Contains(logged, `"key":"rules[0].any[0]"`) || !strings.Contains(logged, `"key":"rules[1].title"`) {
+		t.Errorf("the log does not name every problem:\n%s", logged)
 	}
 	if got, _ := s.state("alder"); got != "away/" {
 		t.Errorf("with a wrong table: %s", got)
@@ -334,6 +334,10 @@ func TestPolicyIsReadAgain(t *testing.T) {
 	}
 	s.await("alder", "away/")
 
+	code, lines, errs := command(t, "audit", "--person", "policy", "--socket", s.socket())
+	if code != exitOK || strings.Count(lines, "policy set") != 3 || !strings.Contains(lines, file) {
+		t.Errorf("the audit trail, exit %d:\n%s%s", code, lines, errs)
+	}
 	if _, now := s.state("birch"); now.Revision != birch.Revision {
 		t.Errorf("somebody whom no change concerned was changed: %+v", now)
 	}
