@@ -178,6 +178,9 @@ func (r *record) rule(audience Audience) *Rule {
 // begin waits for the turn to change. done gives it back. What was begun is ended
 // though the caller goes away.
 func (g *Gate) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+	if g.held.Load() == nil {
+		return ctx, nil, fmt.Errorf("%w: %w; try again in some seconds", ErrNotKept, ErrUnread)
+	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), changeWait, fmt.Errorf("no answer within %s", changeWait))
 	select {
 	case <-g.turn:
@@ -185,15 +188,7 @@ func (g *Gate) begin(ctx context.Context) (_ context.Context, done func(), err e
 		cancel()
 		return ctx, nil, fmt.Errorf("%w: an earlier change is under way; try again", ErrNotKept)
 	}
-	done = func() {
-		g.turn <- struct{}{}
-		cancel()
-	}
-	if g.held.Load() == nil {
-		done()
-		return ctx, nil, fmt.Errorf("%w: %w; try again in some seconds", ErrNotKept, ErrUnread)
-	}
-	return ctx, done, nil
+	return ctx, func() { g.turn <- struct{}{}; cancel() }, nil
 }
 
 // change makes what edit makes of a draft of what was set, and of which it says in

@@ -174,9 +174,11 @@ func (g *Gate) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairWait)
-			defer cancel()
-			g.tidy(last)
+			if g.held.Load() != nil {
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairWait)
+				defer cancel()
+				g.tidy(last)
+			}
 			return nil
 		case <-g.wake:
 		case <-again:

@@ -184,7 +184,7 @@ func TestBroken(t *testing.T) {
 	good := open(t, nil, nil)
 	good.set(t, "ann/watcher id:ben/block", "/default/status")
 	for name, damage := range map[string]string{
-		"no JSON": "{", "a later version": `{"of":"ann","until":"2027"}`, "of somebody else": `{"of":"ben"}`, "no such level": `{"of":"ann","rules":[{"of":"ann","for":{"kind":"default"},"level":"all","by":"x","at":"2026-11-20T10:00:00Z"}]}`,
+		"no JSON": "{", "twice the same": `{"of":"ann"}{"of":"ann"}`, "a later version": `{"of":"ann","until":"2027"}`, "of somebody else": `{"of":"ben"}`, "no such level": `{"of":"ann","rules":[{"of":"ann","for":{"kind":"default"},"level":"all","by":"x","at":"2026-11-20T10:00:00Z"}]}`,
 		"no audience": `{"of":"ann","rules":[{"of":"ann","for":{},"level":"full"}]}`, "a rule of nobody": `{"of":"ann","rules":[null]}`,
 		"twice": `{"of":"ann","rules":[{"of":"ann","for":{"kind":"default"},"level":"full"},{"of":"ann","for":{"kind":"default"},"level":"block"}]}`,
 	} {
@@ -312,6 +312,9 @@ func TestTooManyRequests(t *testing.T) {
 		s.Admit(by("jid:"+strings.Repeat("x", 5000)), "ben")
 		s.Admit(by("jid:eve\u0000@x.org"), "ben")
 		s.Admit(by("jid:eve@x.org"), "nobody")
+		if w := s.Watchers("ben"); len(w) != 2 || w[0].Watcher != `"jid:eve\x00@x.org"` {
+			t.Errorf("%.100v", w)
+		}
 		synctest.Wait()
 		if got := len(s.Pending("")); got != access.MaxRequests || s.Status().Problems["requests without room"] != 10 {
 			t.Errorf("%d requests, %+v", got, s.Status())

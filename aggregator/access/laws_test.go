@@ -192,3 +192,35 @@ func BenchmarkAccess(b *testing.B) {
 		})
 	}
 }
+
+// FuzzRestore reads any record of a person: what cannot be read shows nothing, and
+// what can be is read again as it was written.
+func FuzzRestore(f *testing.F) {
+	for _, seed := range []string{
+		`{"of":"ann","rules":[{"of":"ann","for":{"kind":"watcher","name":"id:ben"},"level":"status","urgent":true,"by":"uid 1","at":"2026-11-20T10:00:00Z"}],"calendar":"times","opted_in":true}`,
+		`{"of":"ann","rules":[{"of":"ann","for":{"kind":"default"},"level":"full"}]}`, `{"of":"ann","calendar":null}`, `{"of":"ann","rules":[null]}`, `{`, ``, `null`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := open(t, &memory{held: map[string][]byte{"of.616e6e": data, "asked.616e6e": data}}, nil)
+		all, err := s.Settings()
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%v %v", all, err)
+		}
+		s.Pending("")
+		if all[1].Broken {
+			if a := s.Access(by("id:ben"), "ann"); a.Shows() {
+				t.Fatalf("%q shows %+v", data, a)
+			}
+			return
+		}
+		before := s.Access(by("id:ben"), "ann")
+		if err := s.Set(t.Context(), admin, access.Rule{Of: "ann", For: access.Audience{Kind: access.ForGroup, Name: "nobody is in it"}, Level: presence.LevelBlock}); err != nil {
+			t.Fatal(err)
+		}
+		if again := open(t, s.memory, nil); again.Access(by("id:ben"), "ann") != before || s.Access(by("id:ben"), "ann") != before {
+			t.Fatalf("%q: %+v before, %+v after it was written", data, before, again.Access(by("id:ben"), "ann"))
+		}
+	})
+}

@@ -188,7 +188,11 @@ func readAsked(of presence.ID, data []byte) (map[presence.Subject]Request, error
 func strict(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	err := d.Decode(into)
+	if err == nil && d.More() {
+		err = errors.New("more follows what is right")
+	}
+	return err
 }
 
 // encode gives the value of a key, at most maxRecord bytes.

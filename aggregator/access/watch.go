@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,8 +149,11 @@ func (g *Gate) Watchers(of presence.ID) []Watching {
 	g.mu.Unlock()
 	all := []Watching{}
 	for w, seen := range watches {
-		a := g.Access(w, of)
-		all = append(all, Watching{w.Subject.String(), w.Via, seen.since, a.Level, a.Urgent})
+		a, name := g.Access(w, of), w.Subject.String()
+		if !printable(name) { // what a stranger is called must not act on a terminal
+			name = strconv.Quote(name)
+		}
+		all = append(all, Watching{name, w.Via, seen.since, a.Level, a.Urgent})
 	}
 	slices.SortFunc(all, func(a, b Watching) int {
 		if c := strings.Compare(a.Watcher, b.Watcher); c != 0 {

@@ -142,7 +142,7 @@ type Query struct {
 }
 
 // MaxLines is the most lines that Lines gives.
-const MaxLines = 10_000
+const MaxLines = 5000
 
 // Lines gives the lines that q selects, the oldest first. left is how many older
 // ones were left out because there are more than q.Most. A line that cannot be

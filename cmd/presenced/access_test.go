@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -164,7 +165,19 @@ func TestAccessDesk(t *testing.T) {
 	check("GET", "/access/pending", "", 200, `"watcher":{"scheme":"jid","value":"eve@x.org"},"via":"xmpp"`)
 	check("GET", "/access/pending?of=ann/lee", "", 200, `"of":"ann/lee"`)
 	check("GET", "/access/watchers?of=ann/lee", "", 200, `"level":"confirm"`)
+	var seen atomic.Int32 // states of ann that a bridge has seen
+	watching := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(watching)
+		for range hub.Watch(ctx) {
+			seen.Add(1)
+		}
+	}()
+	defer func() { cancel(); <-watching }()
+	eventually(t, "the bridge watches", func() bool { return seen.Load() == 1 })
 	check("POST", "/access/allow", `{"of":"ann/lee","watcher":"jid:eve@x.org","level":"status"}`, 200, `"level":"status"`)
+	eventually(t, "the bridge is to ask again", func() bool { return seen.Load() == 2 })
 	check("GET", "/access/pending", "", 200, "[]")
 	check("GET", "/access/watchers?of=ann/lee", "", 200, `"level":"status"`)
 	for _, bad := range []struct {

@@ -114,10 +114,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
 	supervisor.AddStatus("access", aggregator.KindStore, gate.Status)
 	if cfg.Control.Socket != "" {
-		desk := newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control"))
-		desk.trail = trail
-		desk.sections = []section{&accessDesk{gate, cfg.Access.OptIn, desk}, &auditDesk{trail, desk}}
-		supervisor.AddBridge(desk)
+		socket := newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control"))
+		socket.trail = trail
+		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}}
+		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, past, metrics, log))
