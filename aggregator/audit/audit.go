@@ -66,8 +66,11 @@ type Trail struct {
 // New makes a trail over a log. What cannot be written or read is logged.
 func New(lines Log, log *slog.Logger) *Trail { return &Trail{lines, log} }
 
+// writeTime is how long a line may take.
+const writeTime = 5 * time.Second
+
 // Write adds a line, made now if it has no time; it is durable on return, or the
-// error says why not.
+// error says why not, within five seconds.
 func (t *Trail) Write(ctx context.Context, l Line) error {
 	if l.At.IsZero() {
 		l.At = time.Now()
@@ -86,6 +89,8 @@ func (t *Trail) Write(ctx context.Context, l Line) error {
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
 	if err := t.lines.Append(ctx, l.Whom, data); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}

@@ -277,7 +277,7 @@ func (c *control) set(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	detail := "-> " + body.State
+	detail := body.State
 	if !body.Until.IsZero() {
 		detail += " until " + body.Until.UTC().Format(time.RFC3339)
 	}
@@ -300,7 +300,7 @@ func (c *control) clear(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	err := c.audited(r.Context(), by, "presence clear", id, "-> automatic", func(ctx context.Context) error { return c.manual.Clear(ctx, id, by.Who) })
+	err := c.audited(r.Context(), by, "presence clear", id, "automatic", func(ctx context.Context) error { return c.manual.Clear(ctx, id, by.Who) })
 	if err != nil {
 		c.refuse(w, r, err)
 		return

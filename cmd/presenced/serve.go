@@ -172,8 +172,6 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 // does not stand in the way: the file is what the administrator wants, and presence
 // does not wait for the store.
 func notePolicy(ctx context.Context, trail *audit.Trail, file string, was, is *presence.Policy, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	err := trail.Write(ctx, audit.Line{
 		Who: "policy.file", From: file, What: "policy set", Whom: "policy", Detail: fmt.Sprintf("%d rules -> %d rules", len(was.Rules), len(is.Rules)),
 	})
