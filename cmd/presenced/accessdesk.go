@@ -171,7 +171,7 @@ func (d *accessDesk) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, access.ErrUnfit), errors.Is(err, errIncomplete):
 		code = http.StatusBadRequest
 	default:
-		d.control.log.WarnContext(r.Context(), "a change of the access rules was refused", "error", err)
+		d.control.log.WarnContext(r.Context(), "a request about the access rules was refused", "error", err)
 	}
 	d.control.answer(w, r, code, map[string]string{"error": err.Error()})
 }
