@@ -21,6 +21,7 @@ type Config struct {
 	Calendar      string        `yaml:"calendar" default:"open" doc:"How much of the calendar of a person who chose nothing is seen at level full: hidden, times or open."`
 	OptIn         bool          `yaml:"opt_in" doc:"Nobody is shown to anybody before they opted in, whatever the rules say."`
 	BlockView     string        `yaml:"block_view" default:"offline" doc:"As what a watcher who may see nothing sees a person: offline or unknown."`
+	Unread        string        `yaml:"unread" default:"hide" doc:"What watchers see while the store cannot be read at the start, so that nobody knows the rules: hide (everybody is unknown), or default (what they see without rules)."`
 	AuditKeep     time.Duration `yaml:"audit_keep" default:"8760h" doc:"How long the audit trail is kept."`
 	AuditMaxBytes int64         `yaml:"audit_max_bytes" default:"67108864" doc:"Largest size of the audit trail in the store, in bytes; beyond it the oldest goes."`
 }
@@ -37,6 +38,9 @@ func (c *Config) Check() []config.Problem {
 	if c.BlockView != "offline" && c.BlockView != "unknown" {
 		ps = append(ps, config.Wrong("block_view", "%q is neither offline nor unknown", c.BlockView))
 	}
+	if c.Unread != "hide" && c.Unread != "default" {
+		ps = append(ps, config.Wrong("unread", "%q is neither hide nor default", c.Unread))
+	}
 	if c.AuditKeep < 24*time.Hour {
 		ps = append(ps, config.Wrong("audit_keep", "%s is less than a day (24h)", c.AuditKeep))
 	}
@@ -49,7 +53,7 @@ func (c *Config) Check() []config.Problem {
 // terms gives what holds without any rule. c must have no problems; a value that
 // means nothing shows nothing.
 func (c *Config) terms() terms {
-	t := terms{optIn: c.OptIn, unknown: c.BlockView == "unknown"}
+	t := terms{optIn: c.OptIn, unknown: c.BlockView == "unknown", openUnread: c.Unread == "default"}
 	_ = t.level.UnmarshalText([]byte(c.Default))
 	_ = t.calendar.UnmarshalText([]byte(c.Calendar))
 	return t

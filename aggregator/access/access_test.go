@@ -49,7 +49,7 @@ func (s *site) told() string {
 // may be nil.
 func newSite(t testing.TB, kept *memory, edit func(*access.Config)) *site {
 	t.Helper()
-	c := access.Config{Default: "full", Calendar: "open", BlockView: "offline", AuditKeep: 24 * time.Hour, AuditMaxBytes: 1 << 20}
+	c := access.Config{Default: "full", Calendar: "open", BlockView: "offline", Unread: "hide", AuditKeep: 24 * time.Hour, AuditMaxBytes: 1 << 20}
 	if edit != nil {
 		edit(&c)
 	}
@@ -438,7 +438,7 @@ func TestConfig(t *testing.T) {
 	for _, p := range bad.Check() {
 		keys = append(keys, p.Path)
 	}
-	if got := strings.Join(keys, " "); got != "default calendar block_view audit_keep audit_max_bytes" {
+	if got := strings.Join(keys, " "); got != "default calendar block_view unread audit_keep audit_max_bytes" {
 		t.Error(got)
 	}
 }

@@ -15,6 +15,8 @@ type terms struct {
 	calendar presence.CalendarPrivacy
 	optIn    bool
 	unknown  bool
+
+	openUnread bool // what was set and cannot be read does not count, instead of hiding everybody
 }
 
 // A folk is everything that was set, of everybody and of each person. It never
@@ -123,6 +125,9 @@ func (f *folk) decide(s *seeker, of *record, passed func(*Rule)) *Rule {
 // a subject belongs to.
 func (f *folk) resolve(t *terms, find func(presence.Subject) (presence.Person, bool), subject presence.Subject, of presence.ID) presence.Access {
 	var own *record
+	if f == nil && t.openUnread {
+		f = &folk{everybody: &record{}}
+	}
 	if f != nil {
 		own = f.people[of]
 		if own == nil && !t.optIn && f.everybody.plain() && t.level == presence.LevelFull && t.calendar == presence.CalendarOpen {

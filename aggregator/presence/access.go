@@ -74,6 +74,10 @@ type Access struct {
 	Calendar CalendarPrivacy // counts at LevelFull
 	Urgent   bool            // may interrupt: sees busy and urgent-only for a do-not-disturb set by hand
 
+	// Own is the person's own, or an administrator's: it shows also that the person
+	// appears offline by hand, and what they do meanwhile.
+	Own bool
+
 	// Unknown has who may see nothing see the person as unknown instead of offline.
 	Unknown bool
 }

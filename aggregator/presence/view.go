@@ -6,6 +6,9 @@ import "time"
 // the private overlay.
 func View(s State, a Access) State {
 	s.Overlays &^= OverlayPrivate
+	if s.Why.Fact == ManualOffline.String() && !a.Own { // who appears offline does so in every respect
+		a.Level = min(a.Level, LevelBlock)
+	}
 	urgent := a.Urgent && s.Why.Fact == ManualDND.String()
 	switch a.Level {
 	case LevelFull:
@@ -46,34 +49,23 @@ func calendarView(s State, p CalendarPrivacy) State {
 		s.Activity = NoActivity
 	default:
 	}
-	fact, err := ParseFact(s.Why.Fact)
 	s.Why = Reason{} // rules may name the calendar in their titles, whatever fired them
 	if p == CalendarHidden {
 		*c = Channel{}
-		s.Overlays &^= OverlayOutOfOffice
-		// The end of the state may be that of an entry, also where a person is
-		// available by hand for as long as an entry lasts.
-		if err != nil || !ManualFacts.Has(fact) || fact == ManualAvailable {
-			s.Until, s.Overlays = time.Time{}, s.Overlays&^OverlayExpires
-		}
+		s.Overlays &^= OverlayOutOfOffice | OverlayExpires
+		s.Until = time.Time{} // it may be that of an entry, also where a person is available by hand for as long as one lasts
 	}
 	return s
 }
 
-// phoneView is all that the phone channel tells. Who appears offline does so on
-// the phone, too.
+// phoneView is all that the phone channel tells.
 func phoneView(s State) State {
-	v := State{Person: s.Person, Availability: Available, Overlays: s.Overlays & OverlayStale}
 	phone := s.Channels[Phone]
-	if s.Why.Fact == ManualOffline.String() || s.Why.Rule == RuleRemoved {
-		phone = Channel{}
-		v.Availability = s.Availability
-	}
+	v := State{Person: s.Person, Availability: Available, Overlays: s.Overlays & OverlayStale, Since: phone.Since, Until: phone.Until}
+	v.Channels[Phone] = phone
 	switch phone.State {
 	case ChannelUnknown:
-		if v.Availability == Available {
-			v.Availability = Unknown
-		}
+		v.Availability = Unknown
 	case ChannelUnavailable:
 		v.Availability = Offline
 	case ChannelDND:
@@ -87,7 +79,6 @@ func phoneView(s State) State {
 	default: // idle, ringing, forwarded
 	}
 	v.Class = v.Availability.Class()
-	v.Channels[Phone], v.Since, v.Until = phone, phone.Since, phone.Until
 	return v
 }
 

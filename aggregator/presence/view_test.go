@@ -232,9 +232,11 @@ func TestViewsOf(t *testing.T) {
 		{"a meeting, status", meeting, presence.Access{Level: presence.LevelStatus}, "busy/ [stale] phone=unknown calendar=unknown until - by "},
 		{"a meeting, telephony", meeting, presence.Access{Level: presence.LevelTelephony}, "available/ [stale] phone=idle calendar=unknown until - by "},
 		{"a meeting, blocked", meeting, presence.Access{}, "offline/ [] phone=unknown calendar=unknown until - by "},
-		{"do not disturb, urgent", dnd, presence.Access{Level: presence.LevelFull, Urgent: true}, "busy/urgent-only [] phone=in-use calendar=unknown until - by manual-dnd"},
+		{"do not disturb, urgent", dnd, presence.Access{Level: presence.LevelFull, Urgent: true}, "busy/urgent-only [] phone=in-use calendar=unknown until - by "},
 		{"do not disturb, status, urgent", dnd, presence.Access{Level: presence.LevelStatus, Urgent: true}, "busy/urgent-only [] phone=unknown calendar=unknown until - by "},
 		{"do not disturb, telephony", dnd, presence.Access{Level: presence.LevelTelephony}, "busy/on-the-phone [] phone=in-use calendar=unknown until - by "},
+		{"invisible, own", invisible, presence.Access{Level: presence.LevelFull, Own: true}, "offline/ [] phone=in-use calendar=unknown until - by "},
+		{"invisible", invisible, presence.Everyone(), "offline/ [] phone=unknown calendar=unknown until - by "},
 		{"invisible, telephony", invisible, presence.Access{Level: presence.LevelTelephony}, "offline/ [] phone=unknown calendar=unknown until - by "},
 	} {
 		v := presence.View(c.s, c.access)

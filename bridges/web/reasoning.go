@@ -21,6 +21,9 @@ type reasoning struct {
 // reasoned gives what a viewer with that access sees of e.
 func reasoned(e presence.Explanation, a presence.Access) reasoning {
 	view := visible(e.State, a)
+	if e.State.Why.Fact == presence.ManualOffline.String() && !a.Own {
+		a = presence.Access{}
+	}
 	if a.Level == presence.LevelFull && a.Calendar == presence.CalendarOpen {
 		e.State = view
 		e.Facts = slices.Clone(e.Facts)

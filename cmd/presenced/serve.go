@@ -103,7 +103,6 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, s := range sources {
 		supervisor.AddSource(s)
 	}
-	gate := openGate{}
 	bridges, err := cfg.bridges(ctx, kept, gate, log)
 	if err != nil {
 		return err
