@@ -15,11 +15,15 @@ import (
 //
 // It does not hold the states: deciding is pure and quick, so that the state of a
 // person is decided again whenever it is asked for, from the same reports and for
-// the same moment.
+// the same moment. Only of the few who change all the time it holds what shows
+// until they are calm (see dampen).
 type Core struct {
 	policy *presence.Policy
 	people map[presence.ID]*record
 	due    dueList
+
+	restless map[*record]*restless // those whom the policy dampens, or may soon
+	turns    []turn                // their returns, the oldest first
 
 	taken  bool // whether the last report was, see Taken
 	noting bool // whether Notes are kept
@@ -50,7 +54,7 @@ const (
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{policy: policy, people: map[presence.ID]*record{}}
+	return &Core{policy: policy, people: map[presence.ID]*record{}, restless: map[*record]*restless{}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -71,6 +75,7 @@ func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known
 		return presence.State{}, false
 	}
 	c.schedule(r, 0)
+	c.settle(r)
 	delete(c.people, id)
 	r.reports, r.place = "", gone
 	r.since = instantOf(now)
@@ -130,7 +135,7 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	r.reports = packed(c.bytes)
 	last.Person = id
 	r.decided, r.since, r.revision = instantOf(now), instantOf(last.Since), last.Revision
-	state, _ = c.decide(r, c.unpack(r), &last, now, now)
+	state, _ = c.decideAtOnce(r, c.unpack(r), &last, now)
 	return state, true
 }
 
@@ -184,7 +189,7 @@ func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.T
 		return before, false
 	}
 	c.pack(r, kept)
-	return c.decide(r, kept, &before, now, now)
+	return c.decideAtOnce(r, kept, &before, now)
 }
 
 // Advance decides anew for everybody whose time has come, and appends the states
@@ -252,6 +257,7 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 	reports := c.unpack(r)
 	now := c.stateBy(c.policy, r, reports)
 	e := c.policy.Explain(id, reports, at)
+	c.heldBack(r, &e)
 	if e.State.Availability == now.Availability && e.State.Activity == now.Activity {
 		e.State.Since = now.Since
 	}
@@ -289,6 +295,9 @@ func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Re
 		}
 	} else {
 		s, _ = policy.Decide(r.id, reports, r.decided.time())
+		if q := c.restless[r]; q != nil && q.held != nil {
+			q.held.over(&s)
+		}
 	}
 	s.Since, s.Revision = r.since.time(), r.revision
 	return s
@@ -299,7 +308,23 @@ func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Re
 func (c *Core) decide(r *record, reports []presence.Report, before *presence.State, now, began time.Time) (presence.State, bool) {
 	c.lapses(r, reports, now)
 	s, next := c.policy.Decide(r.id, reports, r.decided.time())
+	release := c.dampen(r, &s, before, instantOf(now))
+	c.schedule(r, earliest(next, release))
+	return c.show(r, &s, before, began)
+}
+
+// decideAtOnce is decide where it was not the facts that changed, but what is to be
+// made of them: nothing is held back.
+func (c *Core) decideAtOnce(r *record, reports []presence.Report, before *presence.State, now time.Time) (presence.State, bool) {
+	c.lapses(r, reports, now)
+	s, next := c.policy.Decide(r.id, reports, r.decided.time())
+	c.settle(r)
 	c.schedule(r, instantOf(next))
+	return c.show(r, &s, before, now)
+}
+
+// show makes s what watchers see of r; began is when it begins, if it is something new.
+func (c *Core) show(r *record, s, before *presence.State, began time.Time) (presence.State, bool) {
 	if s.Same(before) {
 		return *before, false
 	}
@@ -309,10 +334,10 @@ func (c *Core) decide(r *record, reports []presence.Report, before *presence.Sta
 	r.revision++
 	s.Since, s.Revision = r.since.time(), r.revision
 	if c.noting {
-		noted := s
+		noted := *s
 		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id, State: &noted})
 	}
-	return s, true
+	return *s, true
 }
 
 // schedule has Advance decide r at a time; zero: not.

@@ -88,6 +88,7 @@ func TestWatchGivesStatesThenChanges(t *testing.T) {
 		report(0, presence.PhoneIdle)
 		report(1, presence.PhoneConnected) // ben: not watched
 		report(0, presence.PhoneConnected)
+		time.Sleep(time.Minute) // virtual: a call shorter than a second would be held on to
 		meeting := about(extension(0), presence.PhoneIdle)
 		meeting.Spans = append(meeting.Spans, presence.Span{Fact: presence.CalendarMeeting, From: time.Now().Add(time.Hour), Until: time.Now().Add(2 * time.Hour)})
 		if err := h.Report(ctx, meeting); err != nil {

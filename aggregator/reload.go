@@ -10,7 +10,7 @@ import (
 const KindPolicy Kind = "policy"
 
 // SetPolicy decides everybody anew by another policy, and gives the states that
-// changed, in no order.
+// changed, in no order. Nothing is held back.
 func (c *Core) SetPolicy(p *presence.Policy, now time.Time) []presence.State {
 	old := c.policy
 	c.policy = p
@@ -18,10 +18,11 @@ func (c *Core) SetPolicy(p *presence.Policy, now time.Time) []presence.State {
 	for _, r := range c.people {
 		reports := c.unpack(r)
 		before := c.stateBy(old, r, reports)
-		if s, changed := c.decide(r, reports, &before, now, now); changed {
+		if s, changed := c.decideAtOnce(r, reports, &before, now); changed {
 			changes = append(changes, s)
 		}
 	}
+	c.turns = nil
 	return changes
 }
 

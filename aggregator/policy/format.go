@@ -18,6 +18,7 @@ func Format(p *presence.Policy) []byte {
 	var b bytes.Buffer
 	b.WriteString("# A policy of presenced. The first rule that fits decides; docs/policy.md says what the words mean.\n\n")
 	fmt.Fprintf(&b, "recent: %s\n", duration(p.Recent))
+	fmt.Fprintf(&b, "min_dwell: %s\nflap_limit: %d\nflap_window: %s\n", duration(p.MinDwell), p.FlapLimit, duration(p.FlapWindow))
 	formatTimes(&b, p)
 	b.WriteString("\nrules:\n")
 	for i := range p.Rules {

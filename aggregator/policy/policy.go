@@ -39,6 +39,9 @@ func Parse(name string, data []byte) (*presence.Policy, error) {
 // A table is the file.
 type table struct {
 	Recent     time.Duration    `yaml:"recent" default:"15m" doc:"What recently means in not_recent."`
+	MinDwell   time.Duration    `yaml:"min_dwell" default:"1s" doc:"How long a state is shown at least before an easier one."`
+	FlapLimit  int              `yaml:"flap_limit" default:"3" doc:"How many times within flap_window a person may become easier to reach."`
+	FlapWindow time.Duration    `yaml:"flap_window" default:"3m" doc:"The time in which flap_limit counts."`
 	Times      map[string]times `yaml:"times" doc:"How long facts take to count, by fact."`
 	Rules      []rule           `yaml:"rules" doc:"The rules. The first one that fits decides."`
 	Activities []activity       `yaml:"activities" doc:"Which facts show as activities. The first one that fits is shown."`
@@ -77,10 +80,27 @@ func (t *table) Read(r config.Reading) { t.reading = r }
 // Check implements config.Checker. It makes the policy on the way.
 func (t *table) Check() []config.Problem {
 	var c checker
-	t.policy = &presence.Policy{Recent: t.Recent}
+	t.policy = &presence.Policy{Recent: t.Recent, MinDwell: t.MinDwell, FlapLimit: t.FlapLimit, FlapWindow: t.FlapWindow}
+	c.problems = CheckDamping(t.MinDwell, t.FlapLimit, t.FlapWindow)
 	c.times(t)
 	c.rules(t)
 	c.activities(t)
+	return c.problems
+}
+
+// CheckDamping tells what is wrong with the values of min_dwell, flap_limit and
+// flap_window, whether they stand in a table or among the knobs.
+func CheckDamping(dwell time.Duration, limit int, window time.Duration) []config.Problem {
+	var c checker
+	if dwell < 0 || dwell > presence.MaxDwell {
+		c.wrong("min_dwell", "%s is not within 0s and %s", dwell, duration(presence.MaxDwell))
+	}
+	if limit < 0 || limit > presence.MaxFlapLimit {
+		c.wrong("flap_limit", "%d is not within 0 and %d", limit, presence.MaxFlapLimit)
+	}
+	if window < 0 || window > presence.MaxFlapWindow {
+		c.wrong("flap_window", "%s is not within 0s and %s", window, duration(presence.MaxFlapWindow))
+	}
 	return c.problems
 }
 

@@ -29,10 +29,14 @@ func drawSetting(t *rapid.T) presence.Setting {
 			field.SetBool(rapid.Bool().Draw(t, f.Name))
 		case time.Duration:
 			field.SetInt(rapid.OneOf(rapid.SampledFrom([]int64{0, 1, int64(time.Second), int64(time.Minute), int64(10 * time.Minute), int64(time.Hour)}), rapid.Int64Range(0, int64(100*time.Hour))).Draw(t, f.Name))
+		case int:
+			field.SetInt(rapid.Int64Range(0, presence.MaxFlapLimit).Draw(t, f.Name))
 		default:
 			t.Fatalf("the knob %s is of a kind that this test does not know", f.Name)
 		}
 	}
+	k.MinDwell = min(k.MinDwell, presence.MaxDwell)
+	k.FlapWindow = min(k.FlapWindow, presence.MaxFlapWindow)
 	return k
 }
 
@@ -195,7 +199,7 @@ colour: red
 		`p.yaml:59: activities[2].fact: is missing: want the name of a fact`,
 		`p.yaml:59: activities[2].shows: is missing: want the name of an activity`,
 		`p.yaml:59: activities[2].classes: is missing: without classes it is never shown`,
-		`p.yaml:60: colour: unknown key; known here: recent, times, rules, activities`,
+		`p.yaml:60: colour: unknown key; known here: recent, min_dwell, flap_limit, flap_window, times, rules, activities`,
 	}
 	if d := cmp.Diff(want, strings.Split(err.Error(), "\n")); d != "" {
 		t.Error(d)

@@ -17,6 +17,20 @@ type Explanation struct {
 	Suppressed []SuppressedText `json:"suppressed"` // activities that do not go with the state
 	Sources    []Heard          `json:"sources"`    // every source that ever spoke of the person
 	Next       time.Time        `json:"next,omitzero"`
+	HeldBack   *HeldBack        `json:"held_back,omitempty"` // nil: State is what the rules decide
+}
+
+// HeldBack is what the rules decide where something else still shows, because the
+// person becomes easier to reach too soon or too often. State is what shows; facts and
+// passed rules are those of what is held back. Explain leaves it out: it knows no
+// history, and the aggregator core sets it.
+type HeldBack struct {
+	Availability Availability `json:"availability"`
+	Activity     Activity     `json:"activity,omitempty"`
+	Rule         string       `json:"rule"`
+	Since        time.Time    `json:"since"` // when it was decided first
+	Until        time.Time    `json:"until"` // when it shows, if it still is what the rules decide
+	Why          string       `json:"why"`
 }
 
 // Held is one fact that held.
@@ -131,6 +145,13 @@ func windows(ws []Window) string {
 	return strings.Join(parts, " or ")
 }
 
+func (h *HeldBack) words() string {
+	if h.Activity == NoActivity {
+		return h.Availability.String()
+	}
+	return h.Availability.String() + ", " + h.Activity.String()
+}
+
 // Text writes the explanation for people, times in the given zone.
 func (e *Explanation) Text(zone *time.Location) string {
 	var b strings.Builder
@@ -148,6 +169,9 @@ func (e *Explanation) Text(zone *time.Location) string {
 		fmt.Fprintf(&b, "  since %s\n", clock(s.Since))
 	}
 	fmt.Fprintf(&b, "  because of rule %s: %s\n", s.Why.Rule, s.Why.Title)
+	if h := e.HeldBack; h != nil {
+		fmt.Fprintf(&b, "  held back: would be %s by rule %s since %s; shows from %s, because %s\n", h.words(), h.Rule, clock(h.Since), clock(h.Until), h.Why)
+	}
 	if !e.Next.IsZero() {
 		fmt.Fprintf(&b, "  may change at %s\n", clock(e.Next))
 	}

@@ -66,7 +66,22 @@ type Policy struct {
 	// a Gap begins, if that is no longer than Gap: entries that follow each other
 	// closely are one.
 	Gap [factCount]time.Duration
+
+	// A change to an availability that is easier to reach shows only after the
+	// state before it was shown for MinDwell, and after fewer than FlapLimit such
+	// changes within FlapWindow; FlapLimit zero: however many there were. Decide
+	// knows no history: the aggregator core sees to this.
+	MinDwell   time.Duration
+	FlapLimit  int
+	FlapWindow time.Duration
 }
+
+// Bounds of the damping: beyond them it would hide more than it calms.
+const (
+	MaxDwell      = time.Minute
+	MaxFlapLimit  = 100
+	MaxFlapWindow = time.Hour
+)
 
 // A Setting is a knob of the default policy: Default builds the table from it.
 type Setting struct {
@@ -84,6 +99,9 @@ type Setting struct {
 	MergeGap             time.Duration `yaml:"merge_gap" default:"1m" doc:"How much time may lie between two entries of a calendar that count as busy or out of office, for the person to stay so in between."`
 	CalendarOnly         string        `yaml:"calendar_only" default:"available" doc:"What a free calendar means in working hours when neither phone nor client is known: available, or unknown."`
 	Recent               time.Duration `yaml:"recent" default:"15m" doc:"How long use of a phone or a client speaks against being out of office or off work."`
+	MinDwell             time.Duration `yaml:"min_dwell" default:"1s" doc:"How long a state is shown at least before the person becomes easier to reach; 0s to 1m. Whoever becomes harder to reach does so at once."`
+	FlapLimit            int           `yaml:"flap_limit" default:"3" doc:"How many times within flap_window a person may become easier to reach; further times wait until the first of these is that long ago. 0: there is no limit; at most 100."`
+	FlapWindow           time.Duration `yaml:"flap_window" default:"3m" doc:"The time in which flap_limit counts; 0s to 1h."`
 }
 
 // DefaultSetting gives the knobs as the default policy has them.
@@ -92,6 +110,7 @@ func DefaultSetting() Setting {
 		PhoneDND: "dnd", PresentingIsDND: true, DialDelay: 2 * time.Second, HangupLinger: time.Second, AfterCall: "busy",
 		AutoReplyOutOfOffice: true, AllDayBusy: "ignore", Tentative: "ignore", Ringing: "channel", PhoneOnly: "available",
 		MergeGap: time.Minute, CalendarOnly: "available", Recent: 15 * time.Minute,
+		MinDwell: time.Second, FlapLimit: 3, FlapWindow: 3 * time.Minute,
 	}
 }
 
@@ -190,7 +209,7 @@ func (k Setting) Policy() *Policy {
 	)
 
 	busy := []Window{{6500, 8999}}
-	p := &Policy{Rules: rules, Recent: k.Recent, Shown: []Shown{
+	p := &Policy{Rules: rules, Recent: k.Recent, MinDwell: k.MinDwell, FlapLimit: k.FlapLimit, FlapWindow: k.FlapWindow, Shown: []Shown{
 		{Presenting, ActivityPresenting, []Window{{9000, 11999}}},
 		{Focusing, ActivityFocusing, []Window{{9000, 11999}}},
 		{PhoneConference, ActivityConference, []Window{{ClassConference, 8999}}},

@@ -48,6 +48,9 @@ const (
 // Class gives the numeric class of a.
 func (a Availability) Class() int { return classes[a] }
 
+// EasierThan tells whether somebody is easier to reach at a than at b.
+func (a Availability) EasierThan(b Availability) bool { return classes[a] < classes[b] }
+
 // String gives the name used everywhere: available, busy, dnd, brb, away, ...
 func (a Availability) String() string { return availabilityNames[a] }
 
@@ -283,6 +286,12 @@ type Reason struct {
 	Source string    `json:"source,omitempty"`
 	Fact   string    `json:"fact,omitempty"`
 	From   time.Time `json:"from,omitzero"` // since when that fact holds
+}
+
+// ByHand tells whether what the person set by hand decided.
+func (r *Reason) ByHand() bool {
+	fact, err := ParseFact(r.Fact)
+	return err == nil && ManualFacts.Has(fact)
 }
 
 // A State is what watchers see of one person, before access rules (View).

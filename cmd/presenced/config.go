@@ -13,6 +13,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/access"
 	"presenced/aggregator/directory"
+	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
@@ -135,7 +136,7 @@ func (c *Config) checkPolicy() []config.Problem {
 	one("ringing", k.Ringing, "channel", "busy")
 	one("phone_only", k.PhoneOnly, "available", "unknown")
 	one("calendar_only", k.CalendarOnly, "available", "unknown")
-	return ps
+	return append(ps, policy.CheckDamping(k.MinDwell, k.FlapLimit, k.FlapWindow)...)
 }
 
 // loadConfig reads and checks the file, and the table of the policy if it names

@@ -155,6 +155,8 @@ func (c *DemoCommand) config(o *office, listeners map[string]net.Listener, user,
 	cfg.Policy.HangupLinger = faster(cfg.Policy.HangupLinger)
 	cfg.Policy.MergeGap = faster(cfg.Policy.MergeGap)
 	cfg.Policy.Recent = faster(cfg.Policy.Recent)
+	cfg.Policy.MinDwell = faster(cfg.Policy.MinDwell)
+	cfg.Policy.FlapWindow = faster(cfg.Policy.FlapWindow)
 	cfg.Web.Listen = freeAddress(c.Listen)
 
 	phones := aes.DefaultConfig()

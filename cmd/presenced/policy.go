@@ -93,6 +93,11 @@ func writeTable(w io.Writer, p *presence.Policy) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Fact, s.Activity, strings.Join(at, ", "))
 	}
 	fmt.Fprintf(t, "\nLately is within %s.\n", p.Recent)
+	fmt.Fprintf(t, "Somebody becomes easier to reach after what was shown for %s", p.MinDwell)
+	if p.FlapLimit > 0 {
+		fmt.Fprintf(t, ", and at most %d times within %s", p.FlapLimit, p.FlapWindow)
+	}
+	fmt.Fprintln(t, ".")
 	for f := range presence.Expired {
 		var times []string
 		for _, c := range []struct {

@@ -1,0 +1,155 @@
+package aggregator
+
+import (
+	"fmt"
+	"time"
+
+	"presenced/aggregator/presence"
+)
+
+// A restless is what a core keeps of a person who became easier to reach lately
+// (a return), or whose return is held back. Few are: it is forgotten when it means
+// nothing any more.
+type restless struct {
+	returns []instant // the last ones, at most FlapLimit of the policy
+	held    *held     // nil: what is decided is shown
+}
+
+// Held is a return that is held back.
+type held struct {
+	shown presence.State // what shows instead
+	since instant        // since when it would have shown
+	until instant        // when it does, if it is still decided then
+	often bool           // too often, not only too soon
+}
+
+// A turn is a return of somebody, in the order of time.
+type turn struct {
+	at instant
+	r  *record
+}
+
+// dampen makes s, which is decided about r at a moment, what shows of it, where
+// before showed until then. A change to an availability that is easier to reach
+// waits; any other goes out at once, so that nobody is called because damping hid a
+// busy line. What somebody sets by hand, or takes back, is what they want seen: it
+// never waits, and the count begins anew. Nor does the first thing that is known.
+//
+// It gives when s is to be shown if nothing happens until then; zero: now.
+func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant {
+	q := c.restless[r]
+	waits := s.Availability.EasierThan(before.Availability) && before.Availability != presence.Unknown
+	switch {
+	case q == nil && !waits:
+		return 0
+	case s.Why.ByHand() || before.Why.ByHand():
+		c.settle(r)
+		return 0
+	case !waits:
+		q.held = nil
+		c.forgive(r, q, at)
+		return 0
+	case q == nil:
+		q = &restless{}
+	default:
+		q.forget(at - instant(c.policy.FlapWindow))
+	}
+	until, often := c.heldUntil(r, q)
+	if until <= at {
+		q.held = nil
+		c.returned(r, q, at)
+		return 0
+	}
+	if q.held == nil {
+		q.held = &held{shown: *before, since: at}
+		c.restless[r] = q
+	}
+	q.held.until, q.held.often = until, often
+	q.held.over(s)
+	return until
+}
+
+// heldUntil gives until when a return of r is held back, and whether that is because
+// there were too many.
+func (c *Core) heldUntil(r *record, q *restless) (until instant, often bool) {
+	until = r.since + instant(c.policy.MinDwell)
+	if n := c.policy.FlapLimit; n > 0 && len(q.returns) == n {
+		if calm := q.returns[0] + instant(c.policy.FlapWindow); calm > until {
+			return calm, true
+		}
+	}
+	return until, false
+}
+
+// returned counts a return of r that shows, and forgives those whose time is over.
+func (c *Core) returned(r *record, q *restless, at instant) {
+	if c.policy.FlapLimit == 0 {
+		delete(c.restless, r)
+		return
+	}
+	if len(q.returns) == c.policy.FlapLimit {
+		q.returns = q.returns[1:]
+	}
+	q.returns = append(q.returns, at)
+	c.restless[r] = q
+	c.turns = append(c.turns, turn{at, r})
+	for begin := at - instant(c.policy.FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
+		if other := c.turns[0].r; c.restless[other] != nil {
+			c.forgive(other, c.restless[other], at)
+		}
+	}
+}
+
+// forgive forgets the returns that count no more, and r with the last of them.
+func (c *Core) forgive(r *record, q *restless, at instant) {
+	q.forget(at - instant(c.policy.FlapWindow))
+	if len(q.returns) == 0 && q.held == nil {
+		delete(c.restless, r)
+	}
+}
+
+// forget drops the returns until a moment.
+func (q *restless) forget(until instant) {
+	for len(q.returns) > 0 && q.returns[0] <= until {
+		q.returns = q.returns[1:]
+	}
+}
+
+// settle ends the damping of r: what is decided next shows at once, and nothing counts
+// against it.
+func (c *Core) settle(r *record) { delete(c.restless, r) }
+
+// over makes s what shows while it is held back: what was shown goes on, but for the
+// channels and the doubt, which are always those of the moment.
+func (h *held) over(s *presence.State) {
+	live := *s
+	*s = h.shown
+	s.Channels = live.Channels
+	s.Overlays = s.Overlays&^presence.OverlayStale | live.Overlays&presence.OverlayStale
+}
+
+// heldBack puts into e, which is about r, what is held back, and makes its state the one that shows.
+func (c *Core) heldBack(r *record, e *presence.Explanation) {
+	q := c.restless[r]
+	if q == nil || q.held == nil || !e.State.Availability.EasierThan(q.held.shown.Availability) ||
+		e.At.Before(q.held.since.time()) || !e.At.Before(q.held.until.time()) {
+		return
+	}
+	why := fmt.Sprintf("what is shown stays for %s at least", c.policy.MinDwell)
+	if q.held.often {
+		why = fmt.Sprintf("the person became easier to reach %d times within %s", c.policy.FlapLimit, c.policy.FlapWindow)
+	}
+	e.HeldBack = &presence.HeldBack{
+		Availability: e.State.Availability, Activity: e.State.Activity, Rule: e.State.Why.Rule,
+		Since: q.held.since.time(), Until: q.held.until.time(), Why: why,
+	}
+	q.held.over(&e.State)
+}
+
+// earliest gives the earlier of a time that may be zero and an instant that may be zero, for never.
+func earliest(t time.Time, i instant) instant {
+	if other := instantOf(t); i == 0 || other != 0 && other < i {
+		return other
+	}
+	return i
+}
