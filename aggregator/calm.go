@@ -37,22 +37,19 @@ type turn struct {
 //
 // It gives when s is to be shown if nothing happens until then; zero: now.
 func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant {
-	q := c.restless[r]
 	waits := s.Availability.EasierThan(before.Availability) && before.Availability != presence.Unknown
-	switch {
-	case q == nil && !waits:
+	if !waits && !r.restless {
 		return 0
-	case s.Why.ByHand() || before.Why.ByHand():
+	}
+	if s.Why.ByHand() || before.Why.ByHand() {
 		c.settle(r)
 		return 0
-	case !waits:
+	}
+	q := c.restless[r].since(at - instant(c.policy.FlapWindow))
+	if !waits {
 		q.held = nil
-		c.forgive(r, q, at)
+		c.keep(r, q)
 		return 0
-	case q == nil:
-		q = &restless{}
-	default:
-		q.forget(at - instant(c.policy.FlapWindow))
 	}
 	until, often := c.heldUntil(r, q)
 	if until <= at {
@@ -62,16 +59,16 @@ func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant 
 	}
 	if q.held == nil {
 		q.held = &held{shown: *before, since: at}
-		c.restless[r] = q
 	}
 	q.held.until, q.held.often = until, often
 	q.held.over(s)
+	c.keep(r, q)
 	return until
 }
 
 // heldUntil gives until when a return of r is held back, and whether that is because
 // there were too many.
-func (c *Core) heldUntil(r *record, q *restless) (until instant, often bool) {
+func (c *Core) heldUntil(r *record, q restless) (until instant, often bool) {
 	until = r.since + instant(c.policy.MinDwell)
 	if n := c.policy.FlapLimit; n > 0 && len(q.returns) == n {
 		if calm := q.returns[0] + instant(c.policy.FlapWindow); calm > until {
@@ -81,47 +78,56 @@ func (c *Core) heldUntil(r *record, q *restless) (until instant, often bool) {
 	return until, false
 }
 
-// returned counts a return of r that shows, and forgives those whose time is over.
-func (c *Core) returned(r *record, q *restless, at instant) {
-	if c.policy.FlapLimit == 0 {
-		delete(c.restless, r)
-		return
+// returned counts a return of r that shows, and forgets those whose time is over.
+func (c *Core) returned(r *record, q restless, at instant) {
+	if n := c.policy.FlapLimit; n > 0 {
+		if len(q.returns) == n {
+			q.returns = q.returns[1:]
+		}
+		q.returns = append(q.returns, at)
+		c.turns = append(c.turns, turn{at, r})
 	}
-	if len(q.returns) == c.policy.FlapLimit {
-		q.returns = q.returns[1:]
-	}
-	q.returns = append(q.returns, at)
-	c.restless[r] = q
-	c.turns = append(c.turns, turn{at, r})
+	c.keep(r, q)
 	for begin := at - instant(c.policy.FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
-		if other := c.turns[0].r; c.restless[other] != nil {
-			c.forgive(other, c.restless[other], at)
+		if other := c.turns[0].r; other.restless {
+			c.keep(other, c.restless[other].since(begin))
 		}
 	}
 }
 
-// forgive forgets the returns that count no more, and r with the last of them.
-func (c *Core) forgive(r *record, q *restless, at instant) {
-	q.forget(at - instant(c.policy.FlapWindow))
-	if len(q.returns) == 0 && q.held == nil {
-		delete(c.restless, r)
-	}
-}
-
-// forget drops the returns until a moment.
-func (q *restless) forget(until instant) {
-	for len(q.returns) > 0 && q.returns[0] <= until {
+// since gives q without the returns until a moment.
+func (q restless) since(at instant) restless {
+	for len(q.returns) > 0 && q.returns[0] <= at {
 		q.returns = q.returns[1:]
 	}
+	return q
+}
+
+// keep makes q what is kept of r; if it says nothing, nothing is.
+func (c *Core) keep(r *record, q restless) {
+	if len(q.returns) == 0 && q.held == nil {
+		c.settle(r)
+		return
+	}
+	r.restless = true
+	c.restless[r] = q
 }
 
 // settle ends the damping of r: what is decided next shows at once, and nothing counts
 // against it.
-func (c *Core) settle(r *record) { delete(c.restless, r) }
+func (c *Core) settle(r *record) {
+	if r.restless {
+		r.restless = false
+		delete(c.restless, r)
+	}
+}
 
 // over makes s what shows while it is held back: what was shown goes on, but for the
-// channels and the doubt, which are always those of the moment.
+// channels and the doubt, which are always those of the moment. Nil changes nothing.
 func (h *held) over(s *presence.State) {
+	if h == nil {
+		return
+	}
 	live := *s
 	*s = h.shown
 	s.Channels = live.Channels
@@ -130,20 +136,20 @@ func (h *held) over(s *presence.State) {
 
 // heldBack puts into e, which is about r, what is held back, and makes its state the one that shows.
 func (c *Core) heldBack(r *record, e *presence.Explanation) {
-	q := c.restless[r]
-	if q == nil || q.held == nil || !e.State.Availability.EasierThan(q.held.shown.Availability) ||
-		e.At.Before(q.held.since.time()) || !e.At.Before(q.held.until.time()) {
+	h := c.restless[r].held
+	if h == nil || !e.State.Availability.EasierThan(h.shown.Availability) ||
+		e.At.Before(h.since.time()) || !e.At.Before(h.until.time()) {
 		return
 	}
 	why := fmt.Sprintf("what is shown stays for %s at least", c.policy.MinDwell)
-	if q.held.often {
+	if h.often {
 		why = fmt.Sprintf("the person became easier to reach %d times within %s", c.policy.FlapLimit, c.policy.FlapWindow)
 	}
 	e.HeldBack = &presence.HeldBack{
 		Availability: e.State.Availability, Activity: e.State.Activity, Rule: e.State.Why.Rule,
-		Since: q.held.since.time(), Until: q.held.until.time(), Why: why,
+		Since: h.since.time(), Until: h.until.time(), Why: why,
 	}
-	q.held.over(&e.State)
+	h.over(&e.State)
 }
 
 // earliest gives the earlier of a time that may be zero and an instant that may be zero, for never.

@@ -22,8 +22,8 @@ type Core struct {
 	people map[presence.ID]*record
 	due    dueList
 
-	restless map[*record]*restless // those whom the policy dampens, or may soon
-	turns    []turn                // their returns, the oldest first
+	restless map[*record]restless // those whom the policy dampens, or may soon
+	turns    []turn               // their returns, the oldest first
 
 	taken  bool // whether the last report was, see Taken
 	noting bool // whether Notes are kept
@@ -44,6 +44,7 @@ type record struct {
 	since    instant
 	revision uint64
 	place    int32 // in the due list, or one of those below
+	restless bool  // whether the core keeps something of the damping
 }
 
 // Places of those who are not in the due list.
@@ -54,7 +55,7 @@ const (
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{policy: policy, people: map[presence.ID]*record{}, restless: map[*record]*restless{}}
+	return &Core{policy: policy, people: map[presence.ID]*record{}, restless: map[*record]restless{}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -295,8 +296,8 @@ func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Re
 		}
 	} else {
 		s, _ = policy.Decide(r.id, reports, r.decided.time())
-		if q := c.restless[r]; q != nil && q.held != nil {
-			q.held.over(&s)
+		if r.restless {
+			c.restless[r].held.over(&s)
 		}
 	}
 	s.Since, s.Revision = r.since.time(), r.revision
@@ -347,8 +348,10 @@ func (c *Core) schedule(r *record, at instant) {
 		heap.Remove(&c.due, int(r.place))
 	case at == 0:
 	case r.place >= 0:
-		c.due[r.place].at = at
-		heap.Fix(&c.due, int(r.place))
+		if c.due[r.place].at != at {
+			c.due[r.place].at = at
+			heap.Fix(&c.due, int(r.place))
+		}
 	default:
 		heap.Push(&c.due, dueEntry{at, r})
 	}

@@ -173,17 +173,19 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// Reports about people in no order, of whom three sources speak.
+// Reports about people in no order, of whom three sources speak. The phone of each
+// rings up and hangs up by turns every four minutes, which no damping holds back.
 func BenchmarkAccept(b *testing.B) {
 	for _, people := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprint(people), func(b *testing.B) {
 			c := aggregator.NewCore(presence.DefaultPolicy())
 			ids := make([]presence.ID, people)
-			calendar := presence.Report{Source: "exchange/calendar", At: eight, Doubted: clock(9, 0, 0), Expires: clock(20, 0, 0), Grace: time.Hour, Spans: []presence.Span{
-				{Fact: presence.CalendarMeeting, From: clock(10, 0, 0), Until: clock(11, 0, 0)},
-				{Fact: presence.CalendarBusy, From: clock(13, 0, 0), Until: clock(14, 0, 0), Private: true},
+			tomorrow, later := eight.AddDate(0, 0, 1), eight.AddDate(1, 0, 0)
+			calendar := presence.Report{Source: "exchange/calendar", At: eight, Doubted: later, Expires: later, Grace: time.Hour, Spans: []presence.Span{
+				{Fact: presence.CalendarMeeting, From: tomorrow, Until: tomorrow.Add(time.Hour)},
+				{Fact: presence.CalendarBusy, From: tomorrow.Add(2 * time.Hour), Until: tomorrow.Add(3 * time.Hour), Private: true},
 			}}
-			replies := presence.Report{Source: "exchange/replies", At: eight, Doubted: clock(9, 0, 0), Expires: clock(20, 0, 0), Grace: time.Hour}
+			replies := presence.Report{Source: "exchange/replies", At: eight, Doubted: later, Expires: later, Grace: time.Hour}
 			for i := range ids {
 				ids[i] = presence.ID(fmt.Sprint("p", i))
 				c.Enter(ids[i], eight)
@@ -193,17 +195,19 @@ func BenchmarkAccept(b *testing.B) {
 				c.Accept(ids[i], replies, eight)
 				c.Accept(ids[i], phone(eight, idle(eight)), eight)
 			}
-			on := []presence.Span{{Fact: presence.PhoneConnected, From: eight}}
-			off := []presence.Span{idle(eight)}
+			spans := []presence.Span{{}}
+			pause := 4 * time.Minute / time.Duration(people)
+			now := eight.Add(time.Minute)
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
 				n++
-				r := phone(eight.Add(time.Duration(n)), on...)
+				now = now.Add(pause)
+				spans[0] = presence.Span{Fact: presence.PhoneConnected, From: now}
 				if n/people%2 == 1 {
-					r.Spans = off
+					spans[0].Fact = presence.PhoneIdle
 				}
-				c.Accept(ids[n*7919%people], r, eight)
+				c.Accept(ids[n*7919%people], phone(now, spans...), now)
 			}
 		})
 	}
