@@ -45,7 +45,7 @@ func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant 
 		c.settle(r)
 		return 0
 	}
-	q := c.restless[r].since(at - instant(c.policy.FlapWindow))
+	q := c.restless[r].since(at - instant(c.decider.Policy().FlapWindow))
 	if !waits {
 		q.held = nil
 		c.keep(r, q)
@@ -69,9 +69,9 @@ func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant 
 // heldUntil gives until when a return of r is held back, and whether that is because
 // there were too many.
 func (c *Core) heldUntil(r *record, q restless) (until instant, often bool) {
-	until = r.since + instant(c.policy.MinDwell)
-	if n := c.policy.FlapLimit; n > 0 && len(q.returns) == n {
-		if calm := q.returns[0] + instant(c.policy.FlapWindow); calm > until {
+	until = r.since + instant(c.decider.Policy().MinDwell)
+	if n := c.decider.Policy().FlapLimit; n > 0 && len(q.returns) == n {
+		if calm := q.returns[0] + instant(c.decider.Policy().FlapWindow); calm > until {
 			return calm, true
 		}
 	}
@@ -80,7 +80,7 @@ func (c *Core) heldUntil(r *record, q restless) (until instant, often bool) {
 
 // returned counts a return of r that shows, and forgets those whose time is over.
 func (c *Core) returned(r *record, q restless, at instant) {
-	if n := c.policy.FlapLimit; n > 0 {
+	if n := c.decider.Policy().FlapLimit; n > 0 {
 		if len(q.returns) == n {
 			q.returns = q.returns[1:]
 		}
@@ -88,7 +88,7 @@ func (c *Core) returned(r *record, q restless, at instant) {
 		c.turns = append(c.turns, turn{at, r})
 	}
 	c.keep(r, q)
-	for begin := at - instant(c.policy.FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
+	for begin := at - instant(c.decider.Policy().FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
 		if other := c.turns[0].r; other.restless {
 			c.keep(other, c.restless[other].since(begin))
 		}
@@ -141,9 +141,9 @@ func (c *Core) heldBack(r *record, e *presence.Explanation) {
 		e.At.Before(h.since.time()) || !e.At.Before(h.until.time()) {
 		return
 	}
-	why := fmt.Sprintf("what is shown stays for %s at least", c.policy.MinDwell)
+	why := fmt.Sprintf("what is shown stays for %s at least", c.decider.Policy().MinDwell)
 	if h.often {
-		why = fmt.Sprintf("the person became easier to reach %d times within %s", c.policy.FlapLimit, c.policy.FlapWindow)
+		why = fmt.Sprintf("the person became easier to reach %d times within %s", c.decider.Policy().FlapLimit, c.decider.Policy().FlapWindow)
 	}
 	e.HeldBack = &presence.HeldBack{
 		Availability: e.State.Availability, Activity: e.State.Activity, Rule: e.State.Why.Rule,

@@ -18,9 +18,9 @@ import (
 // the same moment. Only of the few who change all the time it holds what shows
 // until they are calm (see dampen).
 type Core struct {
-	policy *presence.Policy
-	people map[presence.ID]*record
-	due    dueList
+	decider *presence.Decider
+	people  map[presence.ID]*record
+	due     dueList
 
 	restless map[*record]restless // those whom the policy dampens, or may soon
 	turns    []turn               // their returns, the oldest first
@@ -55,7 +55,7 @@ const (
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{policy: policy, people: map[presence.ID]*record{}, restless: map[*record]restless{}}
+	return &Core{decider: policy.Decider(), people: map[presence.ID]*record{}, restless: map[*record]restless{}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -94,7 +94,7 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		return presence.State{}, false
 	}
 	reports := c.unpack(r)
-	before := c.stateBy(c.policy, r, reports)
+	before := c.stateBy(c.decider, r, reports)
 	i := slices.IndexFunc(reports, func(held presence.Report) bool {
 		return held.Source == report.Source && held.Subject == report.Subject
 	})
@@ -159,7 +159,7 @@ func (c *Core) lose(r *record, source string, now time.Time) (state presence.Sta
 	if !slices.ContainsFunc(reports, by) {
 		return presence.State{}, false
 	}
-	before := c.stateBy(c.policy, r, reports)
+	before := c.stateBy(c.decider, r, reports)
 	c.lapses(r, reports, now) // what lapsed by itself until now
 	for i := range reports {
 		if by(reports[i]) {
@@ -178,7 +178,7 @@ func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.T
 		return presence.State{}, false
 	}
 	reports := c.unpack(r)
-	before := c.stateBy(c.policy, r, reports)
+	before := c.stateBy(c.decider, r, reports)
 	kept := slices.DeleteFunc(reports, func(held presence.Report) bool {
 		if keep(held.Subject) {
 			return false
@@ -211,7 +211,7 @@ func (c *Core) isDue(now time.Time) bool { return len(c.due) > 0 && c.due[0].at 
 func (c *Core) step(now time.Time) (r *record, state presence.State, changed bool) {
 	first := c.due[0]
 	reports := c.unpack(first.r)
-	before := c.stateBy(c.policy, first.r, reports)
+	before := c.stateBy(c.decider, first.r, reports)
 	state, changed = c.decide(first.r, reports, &before, now, first.at.time())
 	return first.r, state, changed
 }
@@ -256,8 +256,8 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 		return presence.Explanation{}, false
 	}
 	reports := c.unpack(r)
-	now := c.stateBy(c.policy, r, reports)
-	e := c.policy.Explain(id, reports, at)
+	now := c.stateBy(c.decider, r, reports)
+	e := c.decider.Policy().Explain(id, reports, at)
 	c.heldBack(r, &e)
 	if e.State.Availability == now.Availability && e.State.Activity == now.Activity {
 		e.State.Since = now.Since
@@ -283,11 +283,11 @@ func (c *Core) pack(r *record, reports []presence.Report) {
 
 // shown gives the state of r as watchers see it.
 func (c *Core) shown(r *record) presence.State {
-	return c.stateBy(c.policy, r, c.unpack(r))
+	return c.stateBy(c.decider, r, c.unpack(r))
 }
 
 // stateBy is shown by the policy under which r was decided, from the reports of r.
-func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Report) presence.State {
+func (c *Core) stateBy(decider *presence.Decider, r *record, reports []presence.Report) presence.State {
 	var s presence.State
 	if r.place == gone {
 		s = presence.State{
@@ -295,7 +295,7 @@ func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Re
 			Why: presence.Reason{Rule: presence.RuleRemoved, Title: "No longer in the directory"},
 		}
 	} else {
-		s, _ = policy.Decide(r.id, reports, r.decided.time())
+		s, _ = decider.Decide(r.id, reports, r.decided.time())
 		if r.restless {
 			c.restless[r].held.over(&s)
 		}
@@ -306,39 +306,42 @@ func (c *Core) stateBy(policy *presence.Policy, r *record, reports []presence.Re
 
 // decide brings r up to date, of which there are these reports, and which was shown
 // as before; began is when a new state begins.
-func (c *Core) decide(r *record, reports []presence.Report, before *presence.State, now, began time.Time) (presence.State, bool) {
+func (c *Core) decide(r *record, reports []presence.Report, before *presence.State, now, began time.Time) (s presence.State, changed bool) {
 	c.lapses(r, reports, now)
-	s, next := c.policy.Decide(r.id, reports, r.decided.time())
+	s, next := c.decider.Decide(r.id, reports, r.decided.time())
 	release := c.dampen(r, &s, before, instantOf(now))
 	c.schedule(r, earliest(next, release))
-	return c.show(r, &s, before, began)
+	changed = c.show(r, &s, before, began)
+	return s, changed
 }
 
 // decideAtOnce is decide where it was not the facts that changed, but what is to be
 // made of them: nothing is held back.
-func (c *Core) decideAtOnce(r *record, reports []presence.Report, before *presence.State, now time.Time) (presence.State, bool) {
-	c.lapses(r, reports, now)
-	s, next := c.policy.Decide(r.id, reports, r.decided.time())
+func (c *Core) decideAtOnce(r *record, reports []presence.Report, before *presence.State, now time.Time) (s presence.State, changed bool) {
 	c.settle(r)
+	c.lapses(r, reports, now)
+	s, next := c.decider.Decide(r.id, reports, r.decided.time())
 	c.schedule(r, instantOf(next))
-	return c.show(r, &s, before, now)
+	changed = c.show(r, &s, before, now)
+	return s, changed
 }
 
-// show makes s what watchers see of r; began is when it begins, if it is something new.
-func (c *Core) show(r *record, s, before *presence.State, began time.Time) (presence.State, bool) {
-	if s.Same(before) {
-		return *before, false
+// show makes s what watchers see of r, and tells whether they see a difference; began
+// is when it begins, if it is something new.
+func (c *Core) show(r *record, s, before *presence.State, began time.Time) (changed bool) {
+	changed = !s.Same(before)
+	if changed {
+		if s.Availability != before.Availability || s.Activity != before.Activity || r.since == 0 {
+			r.since = instantOf(began)
+		}
+		r.revision++
 	}
-	if s.Availability != before.Availability || s.Activity != before.Activity || r.since == 0 {
-		r.since = instantOf(began)
-	}
-	r.revision++
 	s.Since, s.Revision = r.since.time(), r.revision
-	if c.noting {
+	if changed && c.noting {
 		noted := *s
 		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id, State: &noted})
 	}
-	return *s, true
+	return changed
 }
 
 // schedule has Advance decide r at a time; zero: not.

@@ -12,8 +12,8 @@ const KindPolicy Kind = "policy"
 // SetPolicy decides everybody anew by another policy, and gives the states that
 // changed, in no order. Nothing is held back.
 func (c *Core) SetPolicy(p *presence.Policy, now time.Time) []presence.State {
-	old := c.policy
-	c.policy = p
+	old := c.decider
+	c.decider = p.Decider()
 	var changes []presence.State
 	for _, r := range c.people {
 		reports := c.unpack(r)
@@ -47,5 +47,5 @@ func (h *Hub) Policy() *presence.Policy {
 	s := h.shards[0]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.core.policy
+	return s.core.decider.Policy()
 }

@@ -7,11 +7,21 @@ import (
 
 // A finding is what the reports come to at one moment.
 type finding struct {
-	holds  FactSet             // facts that count now
-	recent FactSet             // facts that counted at some time within the policy's Recent
-	spans  [factCount]evidence // for each fact in holds, the span that stands for it
-	stale  bool                // a report that is doubted contributes
-	next   time.Time           // the earliest moment at which anything above may change
+	holds  FactSet   // facts that count now
+	recent FactSet   // facts that counted at some time within the policy's Recent
+	stale  bool      // a report that is doubted contributes
+	next   time.Time // the earliest moment at which anything above may change
+
+	// For each fact in holds, the span that stands for it. What is there for
+	// others is left from an earlier moment.
+	spans [factCount]evidence
+}
+
+// reset makes f that of no reports. The spans are large, and stay: only Expired may
+// hold without one.
+func (f *finding) reset() {
+	f.holds, f.recent, f.stale, f.next = 0, 0, false, time.Time{}
+	f.spans[Expired] = evidence{}
 }
 
 // Evidence is a span, what it counts as, and the report it is of.
@@ -59,17 +69,34 @@ func (s *Span) fact() Fact {
 	return s.Fact
 }
 
-// find weighs the reports at the moment now.
-func (p *Policy) find(reports []Report, now time.Time, f *finding) {
-	p.weigh(reports, reports, now, f)
+// A Decider decides by one policy, again and again: it has ready what every decision
+// needs. It is for one goroutine at a time.
+type Decider struct {
+	policy     *Policy
+	remembered FactSet // facts that some rule wants to know of when they are over
+	away       FactSet // facts of which some rule makes out of office
+	found      finding // kept for its memory
 }
 
-// weigh is find for some of the reports; what is back to back is sought in all.
-func (p *Policy) weigh(reports, all []Report, now time.Time, f *finding) {
-	var remembered FactSet
+// Decider makes a Decider. The policy must not change any more.
+func (p *Policy) Decider() *Decider {
+	d := Decider{policy: p}
 	for i := range p.Rules {
-		remembered |= p.Rules[i].NotRecent
+		r := &p.Rules[i]
+		d.remembered |= r.NotRecent
+		if r.Availability == OutOfOffice {
+			d.away |= r.Any
+		}
 	}
+	return &d
+}
+
+// Policy gives the policy by which d decides.
+func (d *Decider) Policy() *Policy { return d.policy }
+
+// weigh weighs the reports at the moment now; what is back to back is sought in all.
+func (d *Decider) weigh(reports, all []Report, now time.Time, f *finding) {
+	p := d.policy
 	for i := range reports {
 		r := &reports[i]
 		if r.expired(now) {
@@ -104,7 +131,7 @@ func (p *Policy) weigh(reports, all []Report, now time.Time, f *finding) {
 				f.soon(now, from)
 				continue
 			}
-			if remembered.Has(fact) {
+			if d.remembered.Has(fact) {
 				if s.Until.IsZero() || now.Before(s.Until.Add(p.Recent)) {
 					f.recent |= Facts(fact)
 				}
@@ -153,11 +180,11 @@ func (p *Policy) follower(all []Report, end time.Time, gap time.Duration, now ti
 
 // hold counts a fact.
 func (f *finding) hold(e evidence, doubted bool) {
-	f.holds |= Facts(e.fact)
 	f.stale = f.stale || doubted
-	if e.before(&f.spans[e.fact]) {
+	if !f.holds.Has(e.fact) || e.before(&f.spans[e.fact]) {
 		f.spans[e.fact] = e
 	}
+	f.holds |= Facts(e.fact)
 }
 
 // Decide gives the state that the reports come to at the moment now, and the
@@ -168,27 +195,32 @@ func (f *finding) hold(e evidence, doubted bool) {
 // All reports are to be about one person, at most one for each source and
 // subject.
 func (p *Policy) Decide(person ID, reports []Report, now time.Time) (State, time.Time) {
-	var f finding
-	p.find(reports, now, &f)
-	return p.decide(person, &f), f.next
+	return p.Decider().Decide(person, reports, now)
 }
 
-func (p *Policy) decide(person ID, f *finding) State {
-	s := State{Person: person}
-	var away FactSet
+// Decide gives what Policy.Decide gives.
+func (d *Decider) Decide(person ID, reports []Report, now time.Time) (s State, next time.Time) {
+	f := &d.found
+	f.reset()
+	d.weigh(reports, reports, now, f)
+	s.Person = person
+	d.decide(&s, f)
+	return s, f.next
+}
+
+// decide makes s, of which only the person is there, the state that f comes to.
+func (d *Decider) decide(s *State, f *finding) {
+	p := d.policy
 	decided := false
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if r.Availability == OutOfOffice {
-			away |= r.Any
-		}
-		if decided || !r.matches(f.holds, f.recent) {
+		if !r.matches(f.holds, f.recent) {
 			continue
 		}
 		decided = true
 		s.Availability, s.Class = r.Availability, r.class()
 		s.Why = Reason{Rule: r.Name, Title: r.Title}
-		if e := f.strongest(r.Any); e.span != nil {
+		if e := f.strongest(r.Any); e != nil {
 			if e.fact != CalendarFree { // which ends with what was read of the calendar, too
 				s.Until = e.until
 			}
@@ -200,6 +232,7 @@ func (p *Policy) decide(person ID, f *finding) State {
 				s.Overlays |= OverlayExpires
 			}
 		}
+		break
 	}
 	if !decided {
 		s.Class = Unknown.Class()
@@ -211,21 +244,26 @@ func (p *Policy) decide(person ID, f *finding) State {
 			break
 		}
 	}
-	if f.holds&away != 0 && s.Availability != OutOfOffice {
+	if f.holds&d.away != 0 && s.Availability != OutOfOffice {
 		s.Overlays |= OverlayOutOfOffice
 	}
 	if f.stale {
 		s.Overlays |= OverlayStale
 	}
-	s.Channels = f.channels()
-	return s
+	f.channel(&s.Channels[Phone], phoneStates)
+	if phone := &s.Channels[Phone]; phone.State > ChannelRinging && f.holds.Has(PhoneRinging) {
+		phone.State = ChannelInUseRinging
+	}
+	f.channel(&s.Channels[Calendar], calendarStates)
+	f.channel(&s.Channels[Messaging], sessionStates)
 }
 
-// strongest gives the evidence that stands for a rule: that of the newest fact among any.
-func (f *finding) strongest(any FactSet) evidence {
-	var best evidence
+// strongest gives the evidence that stands for a rule: that of the newest fact among
+// any; nil if there is none.
+func (f *finding) strongest(any FactSet) *evidence {
+	var best *evidence
 	for fact := range (any & f.holds).All() {
-		if e := f.spans[fact]; e.span != nil && e.before(&best) {
+		if e := &f.spans[fact]; e.span != nil && (best == nil || e.before(best)) {
 			best = e
 		}
 	}
@@ -272,19 +310,13 @@ type channelRow struct {
 	state ChannelState
 }
 
-func (f *finding) channels() [ChannelCount]Channel {
-	phone := f.channel(phoneStates)
-	if phone.State > ChannelRinging && f.holds.Has(PhoneRinging) {
-		phone.State = ChannelInUseRinging
-	}
-	return [ChannelCount]Channel{Phone: phone, Calendar: f.channel(calendarStates), Messaging: f.channel(sessionStates)}
-}
-
-func (f *finding) channel(rows []channelRow) Channel {
+// channel makes c what the first of the rows says that holds.
+func (f *finding) channel(c *Channel, rows []channelRow) {
 	for _, row := range rows {
-		if e := f.spans[row.fact]; e.span != nil {
-			return Channel{State: row.state, Contact: e.span.Contact, Since: e.span.From, Until: e.until}
+		if f.holds.Has(row.fact) {
+			e := &f.spans[row.fact]
+			c.State, c.Contact, c.Since, c.Until = row.state, e.span.Contact, e.span.From, e.until
+			return
 		}
 	}
-	return Channel{}
 }

@@ -70,9 +70,11 @@ type Heard struct {
 
 // Explain gives the reasoning of Decide for the same arguments.
 func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation {
-	var f finding
-	p.find(reports, now, &f)
-	e := Explanation{Person: person, At: now, State: p.decide(person, &f), Next: f.next}
+	d := p.Decider()
+	f := &d.found
+	d.weigh(reports, reports, now, f)
+	e := Explanation{Person: person, At: now, State: State{Person: person}, Next: f.next}
+	d.decide(&e.State, f)
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		if r.Name == e.State.Why.Rule {
@@ -97,7 +99,7 @@ func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation
 			one := *r
 			one.Spans = r.Spans[j : j+1]
 			var held finding
-			p.weigh([]Report{one}, reports, now, &held)
+			d.weigh([]Report{one}, reports, now, &held)
 			for fact := range held.holds.All() {
 				decides := r.Source == e.State.Why.Source && fact.String() == e.State.Why.Fact && s.From.Equal(e.State.Why.From)
 				e.Facts = append(e.Facts, Held{fact, r.Source, s.From, held.spans[fact].until, s.Contact, s.Private, decides})

@@ -70,6 +70,22 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	})
 }
 
+// Whatever a Decider decided before, it gives what the policy does.
+func TestDeciderForgets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawPolicy(t)
+		p.Meanwhile[presence.PhoneDialing] |= presence.Facts(presence.Expired) // which else holds without a span
+		d := p.Decider()
+		for range rapid.IntRange(1, 4).Draw(t, "decisions") {
+			reports, now := drawReports(t), moment(t, "now")
+			want, next := p.Decide("x", reports, now)
+			if got, gotNext := d.Decide("x", reports, now); got != want || !gotNext.Equal(next) {
+				t.Fatalf("%+v (%s), want %+v (%s)", got, gotNext, want, next)
+			}
+		}
+	})
+}
+
 // Between now and next nothing changes: no moment at which a state changes is
 // ever missed.
 func TestNextIsNeverMissed(t *testing.T) {

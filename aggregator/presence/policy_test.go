@@ -268,7 +268,7 @@ func TestCheckReport(t *testing.T) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	p := presence.DefaultPolicy()
+	p := presence.DefaultPolicy().Decider()
 	reports := []presence.Report{hold("aes", presence.PhoneIdle), hold("exchange", presence.CalendarMeeting, presence.CalendarFree), hold("replies")}
 	b.ReportAllocs()
 	for b.Loop() {

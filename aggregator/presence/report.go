@@ -38,11 +38,18 @@ type Span struct {
 // ends linger after Until. A span that ended within the delay never counts, and
 // ok is false.
 func (s *Span) window(delay, linger time.Duration) (from, until time.Time, ok bool) {
-	from = s.From.Add(delay)
-	if s.Until.IsZero() {
-		return from, time.Time{}, true
+	from, until = s.From, s.Until
+	if delay != 0 {
+		from = from.Add(delay)
 	}
-	return from, s.Until.Add(linger), s.Until.After(from)
+	if until.IsZero() {
+		return from, until, true
+	}
+	ok = until.After(from)
+	if linger != 0 {
+		until = until.Add(linger)
+	}
+	return from, until, ok
 }
 
 // A Report replaces all that Source said about Subject: reports are
