@@ -29,22 +29,24 @@ type turn struct {
 	r  *record
 }
 
-// dampen makes s, which is decided about r at a moment, what shows of it, where
-// before showed until then. A change to an availability that is easier to reach
+// dampen makes s, which is decided about r, what shows of it. A change to an availability that is easier to reach
 // waits; any other goes out at once, so that nobody is called because damping hid a
 // busy line. What somebody sets by hand, or takes back, is what they want seen: it
 // never waits, and the count begins anew. Nor does the first thing that is known.
 //
-// It gives when s is to be shown if nothing happens until then; zero: now.
-func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant {
-	waits := s.Availability.EasierThan(before.Availability) && before.Availability != presence.Unknown
-	if !waits && !r.restless {
+// It gives when s is to be shown if nothing happens until then; zero: now. What shows
+// until then is what was decided about r as it was.
+func (c *Core) dampen(r, was *record, s *presence.State) instant {
+	before := r.seen.availability()
+	waits := s.Availability.EasierThan(before) && before != presence.Unknown
+	if !waits && r.seen&seenRestless == 0 {
 		return 0
 	}
-	if s.Why.ByHand() || before.Why.ByHand() {
+	if r.seen&seenByHand != 0 || s.Why.ByHand() {
 		c.settle(r)
 		return 0
 	}
+	at := r.decided
 	q := c.restless[r].since(at - instant(c.decider.Policy().FlapWindow))
 	if !waits {
 		q.held = nil
@@ -58,7 +60,9 @@ func (c *Core) dampen(r *record, s, before *presence.State, at instant) instant 
 		return 0
 	}
 	if q.held == nil {
-		q.held = &held{shown: *before, since: at}
+		reports, _ := was.reports.unpack(nil, nil)
+		q.held = &held{since: at}
+		q.held.shown, _ = c.decider.Decide(r.id, reports, was.decided.time())
 	}
 	q.held.until, q.held.often = until, often
 	q.held.over(s)
@@ -89,7 +93,7 @@ func (c *Core) returned(r *record, q restless, at instant) {
 	}
 	c.keep(r, q)
 	for begin := at - instant(c.decider.Policy().FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
-		if other := c.turns[0].r; other.restless {
+		if other := c.turns[0].r; other.seen&seenRestless != 0 {
 			c.keep(other, c.restless[other].since(begin))
 		}
 	}
@@ -109,15 +113,15 @@ func (c *Core) keep(r *record, q restless) {
 		c.settle(r)
 		return
 	}
-	r.restless = true
+	r.seen |= seenRestless
 	c.restless[r] = q
 }
 
 // settle ends the damping of r: what is decided next shows at once, and nothing counts
 // against it.
 func (c *Core) settle(r *record) {
-	if r.restless {
-		r.restless = false
+	if r.seen&seenRestless != 0 {
+		r.seen &^= seenRestless
 		delete(c.restless, r)
 	}
 }

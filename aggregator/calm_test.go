@@ -45,9 +45,14 @@ func (d *damped) until(now time.Time) {
 
 // says has a source say facts now; from then on they hold.
 func (d *damped) says(source string, facts ...presence.Fact) {
+	d.saysUntil(time.Time{}, source, facts...)
+}
+
+// saysUntil has a source say facts that hold until a moment.
+func (d *damped) saysUntil(until time.Time, source string, facts ...presence.Fact) {
 	r := presence.Report{Source: source, Subject: presence.Subject{Scheme: "tel", Value: "4750"}, At: d.now, Grace: 30 * time.Second}
 	for _, f := range facts {
-		r.Spans = append(r.Spans, presence.Span{Fact: f, From: d.now})
+		r.Spans = append(r.Spans, presence.Span{Fact: f, From: d.now, Until: until})
 	}
 	if s, changed := d.core.Accept("ann", r, d.now); changed {
 		d.shown = append(d.shown, s)
@@ -208,7 +213,7 @@ func TestDampingLaws(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			until(d.now.Add(rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 4 * time.Minute}).Draw(t, "pause")))
-			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			switch rapid.IntRange(0, 10).Draw(t, "what") {
 			case 0:
 				d.says(aggregator.SourceManual, rapid.SampledFrom([]presence.Fact{presence.ManualBusy, presence.ManualDND, presence.ManualAvailable}).Draw(t, "by hand"))
 			case 1:
@@ -217,6 +222,8 @@ func TestDampingLaws(t *testing.T) {
 				d.core.Lost("aes", d.now)
 			case 3:
 				d.says("client", rapid.SampledFrom([]presence.Fact{presence.SessionActive, presence.SessionAway, presence.Presenting}).Draw(t, "client"))
+			case 4: // which ends without a word
+				d.saysUntil(d.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds"))*time.Second), "exchange", presence.CalendarMeeting)
 			default:
 				d.says("aes", rapid.SampledFrom([]presence.Fact{presence.PhoneIdle, presence.PhoneConnected, presence.PhoneOutOfService, presence.PhoneHeld}).Draw(t, "phone"))
 			}

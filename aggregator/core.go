@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"container/heap"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ type Core struct {
 	people  map[presence.ID]*record
 	due     dueList
 
+	seed     maphash.Seed         // of fingerprints
 	restless map[*record]restless // those whom the policy dampens, or may soon
 	turns    []turn               // their returns, the oldest first
 
@@ -42,9 +44,34 @@ type record struct {
 	reports  packed  // at most one for each source and subject
 	decided  instant // the moment for which the state was decided; lapses are noted until then
 	since    instant
-	revision uint64
-	place    int32 // in the due list, or one of those below
-	restless bool  // whether the core keeps something of the damping
+	seen     seen   // what was shown last
+	revision uint32 // of that
+	place    int32  // in the due list, or one of those below
+}
+
+// A seen is what a core remembers of the state that it showed last: its fingerprint,
+// availability and activity, whether it was set by hand, and whether the core keeps
+// something of the damping. Zero: nothing was shown.
+type seen uint64
+
+const (
+	seenFingerprint = 1<<48 - 1
+	seenState       = seenFingerprint | 0xFF<<48 | 0x1F<<56 | seenByHand | seenSomething
+	seenByHand      = 1 << 61
+	seenSomething   = 1 << 62
+	seenRestless    = 1 << 63
+)
+
+func (s seen) availability() presence.Availability { return presence.Availability(s >> 48 & 0xFF) }
+func (s seen) activity() presence.Activity         { return presence.Activity(s >> 56 & 0x1F) }
+
+// see gives what is remembered of s.
+func (c *Core) see(s *presence.State) seen {
+	v := seen(s.Fingerprint(c.seed)) | seen(s.Availability)<<48 | seen(s.Activity)<<56 | seenSomething
+	if s.Why.ByHand() {
+		v |= seenByHand
+	}
+	return v
 }
 
 // Places of those who are not in the due list.
@@ -55,7 +82,7 @@ const (
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{decider: policy.Decider(), people: map[presence.ID]*record{}, restless: map[*record]restless{}}
+	return &Core{decider: policy.Decider(), people: map[presence.ID]*record{}, seed: maphash.MakeSeed(), restless: map[*record]restless{}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -66,7 +93,7 @@ func (c *Core) Enter(id presence.ID, now time.Time) (state presence.State, chang
 	}
 	r := &record{id: id, place: notDue}
 	c.people[id] = r
-	return c.decide(r, nil, &presence.State{}, now, now)
+	return c.decide(r, &record{}, nil, now, now)
 }
 
 // Leave forgets a person and gives the last state that watchers get.
@@ -94,10 +121,10 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		return presence.State{}, false
 	}
 	reports := c.unpack(r)
-	before := c.stateBy(c.decider, r, reports)
 	i := slices.IndexFunc(reports, func(held presence.Report) bool {
 		return held.Source == report.Source && held.Subject == report.Subject
 	})
+	was := *r
 	head, tail := r.reports, packed("")
 	switch {
 	case i < 0:
@@ -105,7 +132,7 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		reports = append(reports, report)
 	case report.At.Before(reports[i].At):
 		c.taken = false
-		return before, false
+		return c.stateOf(r, reports), false
 	default:
 		c.said(id, report, &reports[i], now)
 		reports[i] = report
@@ -114,7 +141,7 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 	c.bytes = appendReport(append(c.bytes[:0], head...), &report)
 	c.bytes = append(c.bytes, tail...)
 	r.reports = packed(c.bytes)
-	return c.decide(r, reports, &before, now, now)
+	return c.decide(r, &was, reports, now, now)
 }
 
 // Taken tells whether the last call of Accept took its report.
@@ -135,8 +162,8 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	}
 	r.reports = packed(c.bytes)
 	last.Person = id
-	r.decided, r.since, r.revision = instantOf(now), instantOf(last.Since), last.Revision
-	state, _ = c.decideAtOnce(r, c.unpack(r), &last, now)
+	r.decided, r.since, r.revision, r.seen = instantOf(now), instantOf(last.Since), uint32(last.Revision), c.see(&last) //nolint:gosec // nobody changes so often
+	state, _ = c.decideAtOnce(r, c.unpack(r), now)
 	return state, true
 }
 
@@ -159,7 +186,7 @@ func (c *Core) lose(r *record, source string, now time.Time) (state presence.Sta
 	if !slices.ContainsFunc(reports, by) {
 		return presence.State{}, false
 	}
-	before := c.stateBy(c.decider, r, reports)
+	was := *r
 	c.lapses(r, reports, now) // what lapsed by itself until now
 	for i := range reports {
 		if by(reports[i]) {
@@ -167,7 +194,7 @@ func (c *Core) lose(r *record, source string, now time.Time) (state presence.Sta
 		}
 	}
 	c.pack(r, reports)
-	return c.decide(r, reports, &before, now, now)
+	return c.decide(r, &was, reports, now, now)
 }
 
 // Keep drops the reports about a person whose subjects keep refuses, as when an
@@ -178,7 +205,6 @@ func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.T
 		return presence.State{}, false
 	}
 	reports := c.unpack(r)
-	before := c.stateBy(c.decider, r, reports)
 	kept := slices.DeleteFunc(reports, func(held presence.Report) bool {
 		if keep(held.Subject) {
 			return false
@@ -187,10 +213,10 @@ func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.T
 		return true
 	})
 	if len(kept) == len(reports) {
-		return before, false
+		return c.stateOf(r, kept), false
 	}
 	c.pack(r, kept)
-	return c.decideAtOnce(r, kept, &before, now)
+	return c.decideAtOnce(r, kept, now)
 }
 
 // Advance decides anew for everybody whose time has come, and appends the states
@@ -211,8 +237,8 @@ func (c *Core) isDue(now time.Time) bool { return len(c.due) > 0 && c.due[0].at 
 func (c *Core) step(now time.Time) (r *record, state presence.State, changed bool) {
 	first := c.due[0]
 	reports := c.unpack(first.r)
-	before := c.stateBy(c.decider, first.r, reports)
-	state, changed = c.decide(first.r, reports, &before, now, first.at.time())
+	was := *first.r
+	state, changed = c.decide(first.r, &was, reports, now, first.at.time())
 	return first.r, state, changed
 }
 
@@ -256,7 +282,7 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 		return presence.Explanation{}, false
 	}
 	reports := c.unpack(r)
-	now := c.stateBy(c.decider, r, reports)
+	now := c.stateOf(r, reports)
 	e := c.decider.Policy().Explain(id, reports, at)
 	c.heldBack(r, &e)
 	if e.State.Availability == now.Availability && e.State.Activity == now.Activity {
@@ -283,60 +309,60 @@ func (c *Core) pack(r *record, reports []presence.Report) {
 
 // shown gives the state of r as watchers see it.
 func (c *Core) shown(r *record) presence.State {
-	return c.stateBy(c.decider, r, c.unpack(r))
+	return c.stateOf(r, c.unpack(r))
 }
 
-// stateBy is shown by the policy under which r was decided, from the reports of r.
-func (c *Core) stateBy(decider *presence.Decider, r *record, reports []presence.Report) presence.State {
-	var s presence.State
+// stateOf is shown from the reports of r.
+func (c *Core) stateOf(r *record, reports []presence.Report) (s presence.State) {
 	if r.place == gone {
 		s = presence.State{
 			Person: r.id, Class: presence.Unknown.Class(),
 			Why: presence.Reason{Rule: presence.RuleRemoved, Title: "No longer in the directory"},
 		}
 	} else {
-		s, _ = decider.Decide(r.id, reports, r.decided.time())
-		if r.restless {
+		s, _ = c.decider.Decide(r.id, reports, r.decided.time())
+		if r.seen&seenRestless != 0 {
 			c.restless[r].held.over(&s)
 		}
 	}
-	s.Since, s.Revision = r.since.time(), r.revision
+	s.Since, s.Revision = r.since.time(), uint64(r.revision)
 	return s
 }
 
-// decide brings r up to date, of which there are these reports, and which was shown
-// as before; began is when a new state begins.
-func (c *Core) decide(r *record, reports []presence.Report, before *presence.State, now, began time.Time) (s presence.State, changed bool) {
+// decide brings r up to date, of which there are these reports, and which was as it
+// was when it was decided last; began is when a new state begins.
+func (c *Core) decide(r, was *record, reports []presence.Report, now, began time.Time) (s presence.State, changed bool) {
 	c.lapses(r, reports, now)
 	s, next := c.decider.Decide(r.id, reports, r.decided.time())
-	release := c.dampen(r, &s, before, instantOf(now))
+	release := c.dampen(r, was, &s)
 	c.schedule(r, earliest(next, release))
-	changed = c.show(r, &s, before, began)
+	changed = c.show(r, &s, began)
 	return s, changed
 }
 
 // decideAtOnce is decide where it was not the facts that changed, but what is to be
 // made of them: nothing is held back.
-func (c *Core) decideAtOnce(r *record, reports []presence.Report, before *presence.State, now time.Time) (s presence.State, changed bool) {
+func (c *Core) decideAtOnce(r *record, reports []presence.Report, now time.Time) (s presence.State, changed bool) {
 	c.settle(r)
 	c.lapses(r, reports, now)
 	s, next := c.decider.Decide(r.id, reports, r.decided.time())
 	c.schedule(r, instantOf(next))
-	changed = c.show(r, &s, before, now)
+	changed = c.show(r, &s, now)
 	return s, changed
 }
 
 // show makes s what watchers see of r, and tells whether they see a difference; began
 // is when it begins, if it is something new.
-func (c *Core) show(r *record, s, before *presence.State, began time.Time) (changed bool) {
-	changed = !s.Same(before)
-	if changed {
-		if s.Availability != before.Availability || s.Activity != before.Activity || r.since == 0 {
+func (c *Core) show(r *record, s *presence.State, began time.Time) (changed bool) {
+	before, after := r.seen&seenState, c.see(s)
+	if changed = before != after; changed {
+		if after.availability() != before.availability() || after.activity() != before.activity() || r.since == 0 {
 			r.since = instantOf(began)
 		}
 		r.revision++
+		r.seen = r.seen&^seenState | after
 	}
-	s.Since, s.Revision = r.since.time(), r.revision
+	s.Since, s.Revision = r.since.time(), uint64(r.revision)
 	if changed && c.noting {
 		noted := *s
 		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id, State: &noted})

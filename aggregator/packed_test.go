@@ -12,6 +12,13 @@ import (
 	"presenced/aggregator/presence"
 )
 
+// There are millions of records, and what is larger than 64 bytes takes 80.
+func TestRecordIsSmall(t *testing.T) {
+	if aggregator.RecordSize > 64 {
+		t.Errorf("a record has %d bytes", aggregator.RecordSize)
+	}
+}
+
 // However a core holds reports, it gives back the newest of each source and
 // subject, to the nanosecond and the byte.
 func TestReportsComeBack(t *testing.T) {

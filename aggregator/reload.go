@@ -12,13 +12,10 @@ const KindPolicy Kind = "policy"
 // SetPolicy decides everybody anew by another policy, and gives the states that
 // changed, in no order. Nothing is held back.
 func (c *Core) SetPolicy(p *presence.Policy, now time.Time) []presence.State {
-	old := c.decider
 	c.decider = p.Decider()
 	var changes []presence.State
 	for _, r := range c.people {
-		reports := c.unpack(r)
-		before := c.stateBy(old, r, reports)
-		if s, changed := c.decideAtOnce(r, reports, &before, now); changed {
+		if s, changed := c.decideAtOnce(r, c.unpack(r), now); changed {
 			changes = append(changes, s)
 		}
 	}

@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"fmt"
+	"hash/maphash"
 	"testing"
 	"time"
 
@@ -82,6 +83,36 @@ func TestDeciderForgets(t *testing.T) {
 			if got, gotNext := d.Decide("x", reports, now); got != want || !gotNext.Equal(next) {
 				t.Fatalf("%+v (%s), want %+v (%s)", got, gotNext, want, next)
 			}
+		}
+	})
+}
+
+// States have the same fingerprint if, and only if, a watcher sees no difference.
+func TestFingerprintIsSame(t *testing.T) {
+	seed := maphash.MakeSeed()
+	near := func(t *rapid.T) presence.State { // few values, so that states are often the same, or nearly
+		s, _ := drawPolicy(t).Decide("x", drawReports(t), noon)
+		return s
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a := near(t)
+		b := a
+		b.Since, b.Revision = noon, 7
+		for i := range b.Channels { // the same moments in another zone
+			b.Channels[i].Since = b.Channels[i].Since.In(time.FixedZone("", 3600))
+		}
+		if a.Fingerprint(seed) != b.Fingerprint(seed) {
+			t.Fatalf("the same state\n%+v", a)
+		}
+		c := &b.Channels[rapid.IntRange(0, presence.ChannelCount-1).Draw(t, "channel")]
+		[]func(){
+			func() { b.Availability++ }, func() { b.Activity++ }, func() { b.Class++ }, func() { b.Overlays ^= 1 << rapid.IntRange(0, 3).Draw(t, "overlay") },
+			func() { c.State++ }, func() { c.Contact += "x" }, func() { c.Since = c.Since.Add(1) }, func() { c.Until = c.Until.Add(time.Second) },
+			func() { b.Until = b.Until.Add(1) }, func() { b.Why.Rule += "x" }, func() { b.Why.Title += "x" }, func() { b.Why.Source += "x" },
+			func() { b.Why.Fact += "x" }, func() { b.Why.From = b.Why.From.Add(time.Second) }, func() { b = near(t) },
+		}[rapid.IntRange(0, 14).Draw(t, "change")]()
+		if same := a.Same(&b); same != (a.Fingerprint(seed) == b.Fingerprint(seed)) {
+			t.Fatalf("same is %v, not so the fingerprints\n%+v\n%+v", same, a, b)
 		}
 	})
 }

@@ -2,7 +2,9 @@ package presence
 
 import (
 	"fmt"
+	"hash/maphash"
 	"iter"
+	"math"
 	"time"
 )
 
@@ -332,6 +334,43 @@ func (s *State) Same(t *State) bool {
 
 func (r *Reason) same(o *Reason) bool {
 	return r.Rule == o.Rule && r.Title == o.Title && r.Source == o.Source && r.Fact == o.Fact && r.From.Equal(o.From)
+}
+
+// Fingerprint gives a number that is equal for states of one person that are the same,
+// and different for others, but for one pair in 2^48 (the upper sixteen bits are
+// zero).
+func (s *State) Fingerprint(seed maphash.Seed) uint64 {
+	h := uint64(s.Availability)<<48 | uint64(s.Activity)<<40 | uint64(s.Overlays)<<32 | uint64(s.Class)&math.MaxUint32 //nolint:gosec // only bits
+	add := func(v uint64) {
+		h = (h ^ v) * 0x9E3779B97F4A7C15 // odd, with its bits all over the word
+		h ^= h >> 32
+	}
+	text := func(t string) {
+		if t == "" {
+			add(0)
+		} else {
+			add(maphash.String(seed, t))
+		}
+	}
+	moment := func(t time.Time) {
+		add(uint64(t.Unix()))       //nolint:gosec // only bits
+		add(uint64(t.Nanosecond())) //nolint:gosec // not negative
+	}
+	for i := range s.Channels {
+		if c := &s.Channels[i]; c.State != ChannelUnknown || c.Contact != "" || !c.Since.IsZero() || !c.Until.IsZero() {
+			add(uint64(i)<<8 | uint64(c.State))
+			text(c.Contact)
+			moment(c.Since)
+			moment(c.Until)
+		}
+	}
+	moment(s.Until)
+	text(s.Why.Rule)
+	text(s.Why.Title)
+	text(s.Why.Source)
+	text(s.Why.Fact)
+	moment(s.Why.From)
+	return h >> 16
 }
 
 // Text gives the state in words, such as "On the phone" or "Out of office".
