@@ -304,6 +304,10 @@ func TestNothingWaitsForTheAdministrator(t *testing.T) {
 	again.Enter("ann", d.now)
 	s, changed = again.Restore("ann", reports, last, d.now)
 	available("a restart", s, changed)
+	if s, changed = d.core.Restore("ann", reports, last, d.now); d.core.Restless() != 0 {
+		t.Error("what was put back is dampened by what was before")
+	}
+	available("put back later", s, changed)
 
 	d = restless()
 	if s, _ := d.core.Leave("ann", d.now); s.Why.Rule != presence.RuleRemoved || !d.core.Next().IsZero() {

@@ -162,6 +162,7 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	}
 	r.reports = packed(c.bytes)
 	last.Person = id
+	c.settle(r)
 	r.decided, r.since, r.revision, r.seen = instantOf(now), instantOf(last.Since), uint32(last.Revision), c.see(&last) //nolint:gosec // nobody changes so often
 	state, _ = c.decideAtOnce(r, c.unpack(r), now)
 	return state, true
