@@ -148,7 +148,7 @@ func (c *conn) read() {
 	for {
 		until := time.Now().Add(r.cfg.Idle)
 		if !began.IsZero() {
-			until = began.Add(messageTime)
+			until = began.Add(min(messageTime, r.cfg.Idle))
 		}
 		_ = c.socket.SetReadDeadline(until)
 		n, err := c.socket.Read(buffer)

@@ -20,7 +20,7 @@ const (
 type served struct {
 	most   int
 	at     map[key]place
-	chunks []chunk // the oldest first; chunks[0] has number base
+	chunks []chunk // the oldest first, never empty but the last; chunks[0] has number base
 	base   uint32
 	spare  []byte
 }
@@ -71,36 +71,29 @@ func (s *served) keep(k key, answer []byte, now time.Time) {
 
 // forget drops what is over.
 func (s *served) forget(now time.Time) {
-	for len(s.chunks) > 0 {
+	for len(s.at) > 0 {
 		first := &s.chunks[0]
-		if first.read < len(first.data) && int64(binary.LittleEndian.Uint64(first.data[first.read:])) > now.UnixNano() { //nolint:gosec // as it was written
+		if int64(binary.LittleEndian.Uint64(first.data[first.read:])) > now.UnixNano() { //nolint:gosec // as it was written
 			return
 		}
-		if !s.drop() {
-			return
-		}
+		s.drop()
 	}
 }
 
-// drop drops the oldest answer, and is false where there is none.
-func (s *served) drop() bool {
-	for len(s.chunks) > 0 {
-		first := &s.chunks[0]
-		if first.read == len(first.data) {
-			if len(s.chunks) == 1 { // goes on being written
-				first.data, first.read = first.data[:0], 0
-				return false
-			}
-			s.spare = first.data[:0]
-			s.chunks[0] = chunk{}
-			s.chunks = s.chunks[1:]
-			s.base++
-			continue
-		}
-		record := first.data[first.read:]
-		delete(s.at, key{binary.LittleEndian.Uint64(record[8:]), binary.LittleEndian.Uint64(record[16:])})
-		first.read += recordHead + int(binary.LittleEndian.Uint32(record[24:]))
-		return true
+// drop drops the oldest answer; there must be one.
+func (s *served) drop() {
+	first := &s.chunks[0]
+	record := first.data[first.read:]
+	delete(s.at, key{binary.LittleEndian.Uint64(record[8:]), binary.LittleEndian.Uint64(record[16:])})
+	first.read += recordHead + int(binary.LittleEndian.Uint32(record[24:]))
+	switch {
+	case first.read < len(first.data):
+	case len(s.chunks) == 1: // goes on being written
+		first.data, first.read = first.data[:0], 0
+	default:
+		s.spare = first.data[:0]
+		s.chunks[0] = chunk{}
+		s.chunks = s.chunks[1:]
+		s.base++
 	}
-	return false
 }

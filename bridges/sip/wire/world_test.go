@@ -158,13 +158,18 @@ func parse(t testing.TB, s string) (told, string) {
 // A stream reads messages of a connection.
 type stream struct {
 	net.Conn
-	held string
+	held  string
+	pongs int // answers to keep-alives before messages
 }
 
 func (s *stream) receive(t testing.TB) told {
 	t.Helper()
 	buffer := make([]byte, 65535)
 	for {
+		for strings.HasPrefix(s.held, "\r\n") {
+			s.held = s.held[2:]
+			s.pongs++
+		}
 		if head, rest, found := strings.Cut(s.held, "\r\n\r\n"); found {
 			var length int
 			for line := range strings.SplitSeq(head, "\r\n") {
