@@ -78,16 +78,22 @@ func (p Params) Get(name string) ([]byte, bool) {
 	return nil, false
 }
 
-// sound tells whether each parameter has a name.
+// sound tells whether each parameter has a name, and quotes come in pairs.
 func (p Params) sound() bool {
 	for len(p) > 0 {
 		var one []byte
 		one, p = cut(p, ';')
-		if key, _ := pair(one); !isToken(key) {
+		if key, value := pair(one); !isToken(key) || !isBalanced(value) {
 			return false
 		}
 	}
 	return true
+}
+
+// isBalanced tells whether the value of a parameter is one quoted string, or has no quote.
+func isBalanced(value []byte) bool {
+	quote := bytes.IndexByte(value, '"')
+	return quote < 0 || quote == 0 && closing(value) == len(value)-1
 }
 
 // Value parts a value such as "presence;id=1" from its parameters.
@@ -193,16 +199,15 @@ func isWords(b []byte) bool {
 	return true
 }
 
-func isTokenByte(c byte) bool {
-	if 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' {
-		return true
+func isTokenByte(c byte) bool { return tokenBytes[c] }
+
+// tokenBytes has the characters of a token (RFC 3261 section 25.1).
+var tokenBytes = func() (table [256]bool) { //nolint:gochecknoglobals // a table, never changed
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~") {
+		table[c] = true
 	}
-	switch c {
-	case '-', '.', '!', '%', '*', '_', '+', '`', '\'', '~':
-		return true
-	}
-	return false
-}
+	return table
+}()
 
 func isScheme(b []byte) bool {
 	for i, c := range b {

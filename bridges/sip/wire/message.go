@@ -429,7 +429,7 @@ func (m *Message) unfold(line []byte) {
 
 func (m *Message) field(line []byte) {
 	label, value, ok := bytes.Cut(line, []byte{':'})
-	label = bytes.TrimRight(label, " \t")
+	label = trim(label) // no white space is before it
 	if !ok || !isToken(label) {
 		m.refuse(400, "Malformed Header Field")
 		return
@@ -505,7 +505,7 @@ func (m *Message) parseVia() bool {
 		p, params = cut(params, ';')
 		key, value := pair(p)
 		switch {
-		case len(key) == 0:
+		case !isToken(key) || !isBalanced(value):
 			return false
 		case equalFold(key, "branch"):
 			if len(value) == 0 {
