@@ -61,7 +61,6 @@ func TestOnce(t *testing.T) {
 			}
 			ended[a] = how
 		}
-		last := now
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 4).Draw(t, "what") {
 			case 0, 1:
@@ -90,7 +89,7 @@ func TestOnce(t *testing.T) {
 					end(a, "answer")
 				}
 			default:
-				last = now
+				last := now
 				now = now.Add(time.Duration(rapid.IntRange(0, 12000).Draw(t, "wait")) * time.Millisecond)
 				s.advance(now, func(a *asking) {
 					if ended[a] != "" || a.over == nil {

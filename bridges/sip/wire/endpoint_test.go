@@ -260,6 +260,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestStream(t *testing.T) {
+	t.Parallel()
 	w := start(t, loose(), wire.App{Handle: ok})
 	c := &stream{Conn: dial(t, "tcp", w.tcp)}
 	for _, b := range []byte("\r\n\r\n\r\n" + publish("a", 1, "TCP")) { // a byte at a time
@@ -384,6 +385,7 @@ func TestFlood(t *testing.T) {
 }
 
 func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
 	cfg := loose()
 	cfg.ConnectionsEach, cfg.Idle = 2, time.Second
 	w := start(t, cfg, wire.App{Handle: ok})
