@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -213,10 +214,16 @@ func (r *running) accept(l net.Listener, n Network) error {
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		if err != nil {
-			if temporary, ok := errors.AsType[net.Error](err); ok && temporary.Timeout() {
-				continue
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) { // those there are go on
+			r.count.connectionsRefused.Add(1)
+			select {
+			case <-r.ctx.Done():
+				return nil
+			case <-time.After(tick):
 			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		c := r.newConn(Flow{Network: n, Remote: addrPort(s.RemoteAddr())})

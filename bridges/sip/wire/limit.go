@@ -23,6 +23,7 @@ type limiter struct {
 	rate float64 // per second; 0: no limit
 
 	mu       sync.Mutex
+	grumbled time.Time // when any source was last complained about
 	current  map[netip.Addr]*bucket
 	previous map[netip.Addr]*bucket // those not heard of since current began
 }
@@ -82,12 +83,15 @@ func (l *limiter) judge(from netip.Addr, now time.Time) verdict {
 	return ignore
 }
 
-// first tells whether this is the first complaint about a source, as far as is remembered.
+// first tells whether this is the first complaint about a source, as far as is
+// remembered, and the only one about any within a second.
 func (l *limiter) first(from netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.of(from, now)
-	first := !b.grumbled
-	b.grumbled = true
-	return first
+	if b.grumbled || now.Sub(l.grumbled) < time.Second {
+		return false
+	}
+	b.grumbled, l.grumbled = true, now
+	return true
 }

@@ -205,13 +205,20 @@ func TestLargeRequest(t *testing.T) {
 	}}
 	client := start(t, loose(), wire.App{Handle: ok})
 	// A server that has both on one port.
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
 	cfg := loose()
-	cfg.Listen = []string{"udp:" + l.Addr().String(), "tcp:" + l.Addr().String()}
+	for free := false; !free; {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := l.Addr().String()
+		if p, err := net.ListenPacket("udp4", at); err == nil {
+			_ = p.Close()
+			free = true
+		}
+		_ = l.Close()
+		cfg.Listen = []string{"udp:" + at, "tcp:" + at}
+	}
 	both := start(t, cfg, handle)
 	if a := ask(t, client, wire.FlowTo(wire.UDP, both.udp, ""), request(t, "NOTIFY", body)); a.code != 200 || <-network != wire.TCP {
 		t.Errorf("%+v", a)
