@@ -349,22 +349,21 @@ func (r *running) send(to Flow, o *Outgoing, done func(Answer)) (*udpSocket, err
 			return nil, ErrFlow
 		}
 		if size > safeDatagram && r.mayTakeTCP(to.Remote) {
-			over, fallback = nil, over
-			to = FlowTo(TCP, to.Remote, "")
-		} else if size > maxDatagram {
-			return nil, ErrTooLarge
+			byTCP := FlowTo(TCP, to.Remote, "")
+			if c = r.connOf(byTCP, true); c != nil {
+				over, fallback, to = nil, over, byTCP
+			}
 		}
+	} else if c = r.connOf(to, false); c == nil {
+		return nil, ErrFlow
 	}
-	if size > maxMessage {
+	if size > maxMessage || over != nil && size > maxDatagram {
 		return nil, ErrTooLarge
 	}
 	var sentBy []byte
 	if over != nil {
 		sentBy = over.host
 	} else {
-		if c = r.connOf(to, fallback != nil); c == nil {
-			return nil, ErrFlow
-		}
 		c.asks.Store(true)
 		sentBy = r.sentByOf(to)
 	}

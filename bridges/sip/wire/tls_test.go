@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -115,8 +116,11 @@ func TestTLS(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	if n := server.Status().Problems["TLS handshakes failed"]; len(peers) > 0 || n != 3 {
-		t.Errorf("%d requests of strangers; %d handshakes failed, want 3", len(peers), n)
+	for server.Status().Problems["TLS handshakes failed"] < 3 {
+		runtime.Gosched()
+	}
+	if len(peers) > 0 {
+		t.Errorf("%d requests of strangers", len(peers))
 	}
 }
 
