@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"hash/maphash"
 	"slices"
+	"strings"
 	"time"
 
 	"presenced/aggregator/journal"
@@ -91,6 +92,7 @@ func (c *Core) Enter(id presence.ID, now time.Time) (state presence.State, chang
 	if r := c.people[id]; r != nil {
 		return c.shown(r), false
 	}
+	id = presence.ID(strings.Clone(string(id))) // a directory that is replaced is not to stay for its texts
 	r := &record{id: id, place: notDue}
 	c.people[id] = r
 	return c.decide(r, &record{}, nil, now, now)

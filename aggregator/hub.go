@@ -169,7 +169,7 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 	for _, s := range h.shards {
 		s.mu.Lock()
 		for id, r := range s.core.people {
-			if _, ok := d.Person(id); ok {
+			if d.Has(id) {
 				continue
 			}
 			state, _ := s.core.Leave(id, now)
@@ -180,15 +180,15 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		}
 		h.unlock(s)
 	}
-	for _, p := range d.People() {
+	for p := range d.All() {
 		s := h.shard(p.ID)
 		s.mu.Lock()
 		if state, changed := s.core.Enter(p.ID, now); changed {
 			h.deliver(s, state)
 		}
 		mine := func(subject presence.Subject) bool {
-			owner, ok := d.Find(subject)
-			return ok && owner.ID == p.ID
+			owner, ok := d.Owner(subject)
+			return ok && owner == p.ID
 		}
 		if state, changed := s.core.Keep(p.ID, mine, now); changed {
 			h.deliver(s, state)
@@ -210,13 +210,13 @@ func (h *Hub) Restore(ctx context.Context, now time.Time) (people int, err error
 	}
 	d := h.people.Load()
 	for id, k := range kept {
-		if _, known := d.Person(id); !known {
+		if !d.Has(id) {
 			h.recorder.forget(id)
 			continue
 		}
 		k.reports = slices.DeleteFunc(k.reports, func(r presence.Report) bool {
-			owner, ok := d.Find(r.Subject)
-			return !ok || owner.ID != id
+			owner, ok := d.Owner(r.Subject)
+			return !ok || owner != id
 		})
 		s := h.shard(id)
 		s.mu.Lock()
@@ -238,12 +238,12 @@ func (h *Hub) Report(_ context.Context, r presence.Report) error {
 	if r.Source == SourceManual {
 		return errors.New("what is set by hand is set through Manual, which makes it durable first")
 	}
-	p, ok := h.people.Load().Find(r.Subject)
+	id, ok := h.people.Load().Owner(r.Subject)
 	if !ok {
 		h.strangers.Add(1)
 		return fmt.Errorf("report of %s: %w: %s", r.Source, errStranger, r.Subject)
 	}
-	h.accept(p.ID, r)
+	h.accept(id, r)
 	return nil
 }
 
@@ -375,8 +375,11 @@ func (h *Hub) Person(subject presence.Subject) (presence.Person, bool) {
 	return h.people.Load().Find(subject)
 }
 
-// People gives everybody in the directory, sorted by name; not to be changed.
-func (h *Hub) People() []presence.Person { return h.people.Load().People() }
+// People gives everybody in the directory, sorted by name.
+func (h *Hub) People() []presence.Person {
+	d := h.people.Load()
+	return slices.AppendSeq(make([]presence.Person, 0, d.Len()), d.All())
+}
 
 // State gives the state of a person.
 func (h *Hub) State(id presence.ID) (presence.State, bool) {

@@ -400,10 +400,7 @@ func (m *Manual) Status() presence.Status {
 }
 
 // knows tells whether somebody is in the directory.
-func (h *Hub) knows(id presence.ID) bool {
-	_, ok := h.people.Load().Person(id)
-	return ok
-}
+func (h *Hub) knows(id presence.ID) bool { return h.people.Load().Has(id) }
 
 // reports gives what is held about a person; not to be changed.
 func (h *Hub) reports(id presence.ID) []presence.Report {

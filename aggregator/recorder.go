@@ -217,8 +217,8 @@ func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (
 	defer h.unlock(s)
 	held := s.core.Reports(id)
 	for _, old := range reports {
-		owner, ok := d.Find(old.Subject)
-		if !ok || owner.ID != id || slices.ContainsFunc(held, func(r presence.Report) bool { return r.Source == old.Source && r.Subject == old.Subject }) {
+		owner, ok := d.Owner(old.Subject)
+		if !ok || owner != id || slices.ContainsFunc(held, func(r presence.Report) bool { return r.Source == old.Source && r.Subject == old.Subject }) {
 			continue
 		}
 		if state, changed := s.core.Accept(id, old.Lost(now), now); changed {

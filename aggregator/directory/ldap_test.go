@@ -185,7 +185,7 @@ func TestWatch(t *testing.T) {
 	count := func() int {
 		t.Helper()
 		d, _ := w.Read(t.Context())
-		return len(d.People())
+		return d.Len()
 	}
 	write(list("a", "b", "c", "d", "e"))
 	if n := count(); n != 5 {
@@ -200,8 +200,8 @@ func TestWatch(t *testing.T) {
 		t.Errorf("a suspicious loss removed people: %d", n)
 	}
 	write("people: [")
-	if d, err := w.Read(t.Context()); err == nil || len(d.People()) != 5 {
-		t.Errorf("a broken file: %d people, %v", len(d.People()), err)
+	if d, err := w.Read(t.Context()); err == nil || d.Len() != 5 {
+		t.Errorf("a broken file: %d people, %v", d.Len(), err)
 	}
 }
 
@@ -212,7 +212,7 @@ func TestDoubles(t *testing.T) {
 		{ID: "a", Name: "Ann again"},
 		{Name: "Nobody"},
 	})
-	if len(problems) != 3 || len(d.People()) != 2 {
+	if len(problems) != 3 || d.Len() != 2 {
 		t.Errorf("%v", problems)
 	}
 	if p, _ := d.Find(presence.Subject{Scheme: "tel", Value: "1"}); p.ID != "a" {

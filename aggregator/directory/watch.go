@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -58,7 +57,8 @@ type Watch struct {
 	interval time.Duration
 	keep     float64
 	log      *slog.Logger
-	last     []map[presence.ID]presence.Person // of each reader
+	last     []*Directory // of each reader
+	merged   *Directory
 }
 
 // NewWatch makes a watch over all that c names.
@@ -70,13 +70,15 @@ func NewWatch(c Config, log *slog.Logger) *Watch {
 	for _, l := range c.LDAP {
 		w.readers = append(w.readers, &LDAP{l})
 	}
-	w.last = make([]map[presence.ID]presence.Person, len(w.readers))
+	w.last = slices.Repeat([]*Directory{Empty()}, len(w.readers))
+	w.merged = Empty()
 	return w
 }
 
 // Read reads every place once and gives everybody. A place that cannot be read
 // keeps what it said last; err names each such place. People are removed only
-// by a complete reading that is not suspiciously small.
+// by a complete reading that is not suspiciously small. Where nothing changed since
+// the last call, the Directory is the same one.
 func (w *Watch) Read(ctx context.Context) (*Directory, error) {
 	var errs []error
 	for i, r := range w.readers {
@@ -88,40 +90,50 @@ func (w *Watch) Read(ctx context.Context) (*Directory, error) {
 		if reading.Skipped > 0 {
 			w.log.Warn("entries without an identifier are left out", "directory", r.String(), "entries", reading.Skipped)
 		}
-		fresh := map[presence.ID]presence.Person{}
-		for _, p := range reading.People {
-			fresh[p.ID] = p
-		}
-		if before := len(w.last[i]); before > 0 && (!reading.Complete || float64(len(fresh)) < w.keep*float64(before)) {
+		fresh := w.index(reading.People)
+		if before := w.last[i].Len(); before > 0 && (!reading.Complete || float64(fresh.Len()) < w.keep*float64(before)) {
 			w.log.Warn("the directory gave fewer people than before; nobody is removed", "directory", r.String(),
-				"before", before, "now", len(fresh), "complete", reading.Complete)
-			for id, p := range w.last[i] {
-				if _, ok := fresh[id]; !ok {
-					fresh[id] = p
-				}
-			}
+				"before", before, "now", fresh.Len(), "complete", reading.Complete)
+			fresh = w.index(union(fresh, w.last[i]))
 		}
 		w.last[i] = fresh
 	}
-	seen := map[presence.ID]bool{}
-	var people []presence.Person
-	for _, of := range w.last {
-		for _, id := range slices.Sorted(maps.Keys(of)) {
-			if !seen[id] { // the place named first knows best
-				seen[id] = true
-				people = append(people, of[id])
-			}
-		}
+	var merged *Directory
+	if len(w.last) == 1 {
+		merged = w.last[0]
+	} else {
+		merged = w.index(union(w.last...)) // the place named first knows best
 	}
+	if !merged.Equal(w.merged) {
+		w.merged = merged
+	}
+	return w.merged, errors.Join(errs...)
+}
+
+// index is New for a reading; the problems are logged.
+func (w *Watch) index(people []presence.Person) *Directory {
 	d, problems := New(people)
 	for _, p := range problems {
 		w.log.Warn("directory", "problem", p)
 	}
-	return d, errors.Join(errs...)
+	return d
 }
 
-// Run reads again every interval until ctx ends, and calls set with every
-// reading; what cannot be read is logged.
+// union gives the people of several directories, each from the first that has them.
+func union(all ...*Directory) []presence.Person {
+	var people []presence.Person
+	for i, d := range all {
+		for p := range d.All() {
+			if !slices.ContainsFunc(all[:i], func(before *Directory) bool { return before.Has(p.ID) }) {
+				people = append(people, p)
+			}
+		}
+	}
+	return people
+}
+
+// Run reads again every interval until ctx ends, and calls set when something
+// changed; what cannot be read is logged.
 func (w *Watch) Run(ctx context.Context, set func(*Directory)) error {
 	tick := time.NewTicker(w.interval)
 	defer tick.Stop()
@@ -131,6 +143,7 @@ func (w *Watch) Run(ctx context.Context, set func(*Directory)) error {
 			return nil
 		case <-tick.C:
 		}
+		before := w.merged
 		d, err := w.Read(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -138,6 +151,8 @@ func (w *Watch) Run(ctx context.Context, set func(*Directory)) error {
 		if err != nil {
 			w.log.Error("the directory cannot be read; the people stay as they are", "error", err)
 		}
-		set(d)
+		if d != before {
+			set(d)
+		}
 	}
 }

@@ -54,7 +54,7 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 	judge("secrets and certificates of the sources", err, "can be read")
 	if c.Online {
 		people, err := directory.NewWatch(cfg.Directory, quiet()).Read(ctx)
-		judge("directory", err, fmt.Sprintf("%d people", len(people.People())))
+		judge("directory", err, fmt.Sprintf("%d people", people.Len()))
 		for _, s := range sources {
 			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no complete answer within %s", c.Timeout))
 			reports, err := account(one, s, sample{staticRoster{people}}, term.Err)

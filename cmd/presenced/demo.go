@@ -91,7 +91,7 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 
 	fmt.Fprintf(term.Out, "A day in an office of %d, %g times as fast as the clock. The phones are on a simulated Communication Manager,\n"+
 		"the calendars on a simulated Exchange and a simulated Domino; everything between them and this line is the product.\n\n"+
-		"  The page: http://%s/\n\n", len(o.people.People()), c.Speed, cfg.Web.Listen)
+		"  The page: http://%s/\n\n", o.people.Len(), c.Speed, cfg.Web.Listen)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return hub.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })

@@ -66,7 +66,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	people := directory.NewWatch(cfg.Directory, log)
 	first, err := people.Read(ctx)
 	if err != nil {
-		if len(first.People()) == 0 {
+		if first.Len() == 0 {
 			return fmt.Errorf("nobody can be read from the directory: %w", err)
 		}
 		log.Error("part of the directory cannot be read", "error", err)
@@ -93,7 +93,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if unread != nil { // presence comes up without the past, and gets it when the store can be read
 		log.Error("what the store kept cannot be read now; presence starts in memory", "error", unread)
 	}
-	log.Info("starting", "version", version, "people", len(first.People()), "restored", restored)
+	log.Info("starting", "version", version, "people", first.Len(), "restored", restored)
 
 	supervisor := aggregator.NewSupervisor(hub, log)
 	sources, err := cfg.sources(log)

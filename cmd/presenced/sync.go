@@ -192,10 +192,10 @@ func printReports(w io.Writer, people *directory.Directory, reports []presence.R
 
 func printPeople(w io.Writer, people *directory.Directory, format string) error {
 	if format == "json" {
-		return printJSON(w, nonNil(people.People()))
+		return printJSON(w, nonNil(slices.Collect(people.All())))
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, p := range people.People() {
+	for p := range people.All() {
 		var subjects []string
 		for _, s := range p.Subjects {
 			subjects = append(subjects, s.String())

@@ -86,7 +86,7 @@ func newWorld(s *fixtures.Scenario, out io.Writer, log *slog.Logger) (*world, er
 
 // run lives through the scenario.
 func (w *world) run(ctx context.Context) error {
-	for _, p := range w.people.People() {
+	for p := range w.people.All() {
 		w.core.Enter(p.ID, w.now)
 		w.changed[p.ID] = true
 	}
@@ -207,7 +207,7 @@ func audienceAccess(name string) presence.Access {
 // print writes a line for each person who looks different from the last line. What
 // came and went within a moment is not seen, as by a watcher.
 func (w *world) print() {
-	for _, p := range w.people.People() {
+	for p := range w.people.All() {
 		if !w.changed[p.ID] {
 			continue
 		}
