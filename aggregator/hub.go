@@ -61,6 +61,9 @@ func NewHub(policy *presence.Policy, recorder *Recorder, log *slog.Logger) *Hub 
 		h.shards = append(h.shards, &shard{core: NewCore(policy), some: map[presence.ID][]*mailbox{}, wake: make(chan struct{}, 1)})
 	}
 	h.people.Store(&roll{directory.Empty(), make(chan struct{})})
+	if recorder != nil {
+		recorder.current = h.State
+	}
 	return h
 }
 
@@ -172,10 +175,11 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 			if d.Has(id) {
 				continue
 			}
+			reports := s.core.Reports(id)
 			state, _ := s.core.Leave(id, now)
 			h.announce(s, r, state)
 			if h.recorder != nil {
-				h.recorder.forget(id)
+				h.recorder.forget(id, reports)
 			}
 		}
 		h.unlock(s)
@@ -204,27 +208,25 @@ func (h *Hub) Restore(ctx context.Context, now time.Time) (people int, err error
 	if h.recorder == nil {
 		return 0, nil
 	}
-	kept, err := h.recorder.load(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("restore: %w", err)
-	}
 	d := h.people.Load()
-	for id, k := range kept {
+	people, err = h.recorder.restore(ctx, func(id presence.ID, reports []presence.Report, last presence.State) bool {
 		if !d.Has(id) {
-			h.recorder.forget(id)
-			continue
+			return false
 		}
-		k.reports = slices.DeleteFunc(k.reports, func(r presence.Report) bool {
+		reports = slices.DeleteFunc(reports, func(r presence.Report) bool {
 			owner, ok := d.Owner(r.Subject)
 			return !ok || owner != id
 		})
 		s := h.shard(id)
 		s.mu.Lock()
-		if state, changed := s.core.Restore(id, k.reports, k.state, now); changed {
+		defer h.unlock(s)
+		if state, changed := s.core.Restore(id, reports, last, now); changed {
 			h.deliver(s, state)
 		}
-		h.unlock(s)
-		people++
+		return true
+	})
+	if err != nil {
+		return 0, fmt.Errorf("restore: %w", err)
 	}
 	return people, nil
 }

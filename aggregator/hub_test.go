@@ -199,7 +199,7 @@ func TestDirectoryChanges(t *testing.T) {
 	})
 }
 
-// memory is a Memory in memory that can be told to fail.
+// memory is a Memory and an Archive in memory that can be told to fail.
 type memory struct {
 	mu    sync.Mutex
 	held  map[string][]byte
@@ -211,6 +211,14 @@ func (m *memory) Load(context.Context) (map[string][]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.held), nil
+}
+
+func (m *memory) Each(ctx context.Context, f func(string, []byte) error) error {
+	all, err := m.Load(ctx)
+	if err != nil {
+		return err
+	}
+	return each(all, f)
 }
 
 func (m *memory) Put(_ context.Context, key string, value []byte) error {

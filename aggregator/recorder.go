@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"presenced/aggregator/presence"
@@ -25,30 +27,42 @@ type Memory interface {
 	Delete(ctx context.Context, key string) error
 }
 
+// An Archive keeps more values than one wants in memory at a time; a bucket of the
+// store is one.
+type Archive interface {
+	// Each calls f with every key and value, in the order of writing. Of a key
+	// that comes more than once the last value counts; nil means that it was
+	// deleted. f may keep the value. An error of f ends the call and is given back.
+	Each(ctx context.Context, f func(key string, value []byte) error) error
+	Put(ctx context.Context, key string, value []byte) error
+	Delete(ctx context.Context, key string) error
+}
+
 // A Recorder writes reports and states to the store, off the path of an event:
 // what changes again before it is written is written once. While the store is
 // down it keeps the newest of each and tries again; presence goes on meanwhile.
 type Recorder struct {
-	reports, states Memory
+	reports, states Archive
 	log             *slog.Logger
+	current         func(presence.ID) (presence.State, bool) // of the hub
 
-	mu      sync.Mutex
-	dirty   map[item]any  // what to write: a presence.Report, a presence.State, or nil to delete
-	written map[item]bool // what the store holds
-	wake    chan struct{}
-	failed  error // why the last write failed; nil after a success
-	since   time.Time
+	mu     sync.Mutex
+	dirty  map[item]any // what to write: a presence.Report, the presence.ID of who has a new state, or nil to delete
+	wake   chan struct{}
+	failed error // why the last write failed; nil after a success
+	since  time.Time
 }
 
 // An item is one key in one of the two buckets.
 type item struct {
-	bucket Memory
+	bucket Archive
 	key    string
 }
 
-// NewRecorder makes a recorder that writes to these two buckets.
-func NewRecorder(reports, states Memory, log *slog.Logger) *Recorder {
-	return &Recorder{reports: reports, states: states, log: log, dirty: map[item]any{}, written: map[item]bool{}, wake: make(chan struct{}, 1)}
+// NewRecorder makes a recorder that writes to these two buckets. It belongs to the
+// hub that is made with it.
+func NewRecorder(reports, states Archive, log *slog.Logger) *Recorder {
+	return &Recorder{reports: reports, states: states, log: log, dirty: map[item]any{}, wake: make(chan struct{}, 1)}
 }
 
 // Run writes until ctx ends; then it writes what is left, within two seconds.
@@ -107,6 +121,13 @@ func (r *Recorder) Flush(ctx context.Context) error {
 }
 
 func (r *Recorder) write(ctx context.Context, it item, value any) error {
+	if id, ok := value.(presence.ID); ok {
+		state, known := r.current(id)
+		if !known { // who left meanwhile is forgotten by another item
+			return nil
+		}
+		value = state
+	}
 	if value == nil {
 		return it.bucket.Delete(ctx, it.key)
 	}
@@ -119,12 +140,7 @@ func (r *Recorder) write(ctx context.Context, it item, value any) error {
 
 func (r *Recorder) set(it item, value any) {
 	r.mu.Lock()
-	if value == nil && !r.written[it] {
-		delete(r.dirty, it)
-	} else {
-		r.dirty[it] = value
-		r.written[it] = value != nil
-	}
+	r.dirty[it] = value
 	r.mu.Unlock()
 	r.poke()
 }
@@ -140,27 +156,22 @@ func (r *Recorder) report(id presence.ID, rep presence.Report) {
 	r.set(item{r.reports, reportKey(id, rep)}, rep)
 }
 
+// state notes that a person has a new state. Which one, is asked for when it is
+// written: there may be millions that wait.
 func (r *Recorder) state(s presence.State) {
 	if s.Why.Rule == presence.RuleRemoved {
 		return
 	}
-	r.set(item{r.states, stateKey(s.Person)}, s)
+	r.set(item{r.states, stateKey(s.Person)}, s.Person)
 }
 
-// forget deletes all that is kept about a person.
-func (r *Recorder) forget(id presence.ID) {
-	prefix := stateKey(id) + "."
+// forget deletes what is kept about a person: the state, and these reports.
+func (r *Recorder) forget(id presence.ID, reports []presence.Report) {
 	r.set(item{r.states, stateKey(id)}, nil)
-	r.mu.Lock()
-	var keys []item
-	for it := range r.written {
-		if it.bucket == r.reports && strings.HasPrefix(it.key, prefix) {
-			keys = append(keys, it)
+	for _, rep := range reports {
+		if rep.Source != SourceManual {
+			r.set(item{r.reports, reportKey(id, rep)}, nil)
 		}
-	}
-	r.mu.Unlock()
-	for _, it := range keys {
-		r.set(it, nil)
 	}
 }
 
@@ -189,13 +200,14 @@ func (r *Recorder) Revive(ctx context.Context, h *Hub) error {
 	tick := time.NewTicker(revivePause)
 	defer tick.Stop()
 	for {
-		found, err := r.load(ctx)
+		var n atomic.Int64
+		people, err := r.restore(ctx, func(id presence.ID, reports []presence.Report, _ presence.State) bool {
+			revived, known := h.revive(id, reports, time.Now())
+			n.Add(int64(revived))
+			return known
+		})
 		if err == nil {
-			n := 0
-			for id, k := range found {
-				n += h.revive(id, k.reports, time.Now())
-			}
-			r.log.Info("the store can be read again", "people", len(found), "reports", n)
+			r.log.Info("the store can be read again", "people", people, "reports", n.Load())
 			return nil
 		}
 		select {
@@ -209,9 +221,12 @@ func (r *Recorder) Revive(ctx context.Context, h *Hub) error {
 const revivePause = 5 * time.Second
 
 // revive puts back reports as those of lost sources, where the core has none of the
-// same source and subject, and says how many.
-func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (n int) {
+// same source and subject, and says how many; known is whether there is such a person.
+func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (n int, known bool) {
 	d := h.people.Load()
+	if !d.Has(id) {
+		return 0, false
+	}
 	s := h.shard(id)
 	s.mu.Lock()
 	defer h.unlock(s)
@@ -228,108 +243,124 @@ func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (
 		}
 		n++
 	}
-	return n
+	return n, true
 }
 
-// kept is what the store held about one person.
+// kept is what the store holds about one person, not decoded yet.
 type kept struct {
-	reports []presence.Report
-	state   presence.State
+	state   []byte
+	reports []keptReport // each key once
 }
 
-// load reads everything. A value that does not decode is logged and dropped: one
-// bad record must not keep the others from coming back.
-func (r *Recorder) load(ctx context.Context) (map[presence.ID]*kept, error) {
-	states, err := r.states.Load(ctx)
+type keptReport struct {
+	key  string
+	data []byte
+}
+
+// restore calls put with everybody about whom something is kept, from several
+// goroutines, and deletes what is kept of those whom put does not know. It says how
+// many were known. A value that does not decode is logged and left out: one bad
+// record must not keep the others from coming back.
+func (r *Recorder) restore(ctx context.Context, put func(presence.ID, []presence.Report, presence.State) (known bool)) (people int, err error) {
+	all, err := r.load(ctx)
 	if err != nil {
-		return nil, err
-	}
-	reports, err := r.reports.Load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	decodedStates := decodeAll(states, decodeState)
-	decodedReports := decodeAll(reports, decodeReport)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.written) == 0 {
-		r.written = make(map[item]bool, len(states)+len(reports))
-	}
-	out := make(map[presence.ID]*kept, len(states))
-	for _, d := range decodedStates {
-		r.written[item{r.states, d.key}] = true
-		if d.err != nil {
-			r.log.Error("a kept state cannot be read and is dropped", "key", d.key, "error", d.err)
-			continue
-		}
-		out[d.id] = &kept{state: d.value}
-	}
-	for _, d := range decodedReports {
-		r.written[item{r.reports, d.key}] = true
-		if d.err != nil {
-			r.log.Error("a kept report cannot be read and is dropped", "key", d.key, "error", d.err)
-			continue
-		}
-		if d.value.Source == SourceManual { // its home is the bucket of Manual, where it may be cleared by now
-			continue
-		}
-		k := out[d.id]
-		if k == nil {
-			k = &kept{}
-			out[d.id] = k
-		}
-		k.reports = append(k.reports, d.value)
-	}
-	return out, nil
-}
-
-// decoded is one value of a bucket.
-type decoded[T any] struct {
-	key   string
-	id    presence.ID
-	value T
-	err   error
-}
-
-// decodeAll decodes with all processors: after a restart there may be millions.
-func decodeAll[T any](values map[string][]byte, decode func(key string, data []byte) (presence.ID, T, error)) []decoded[T] {
-	all := make([]decoded[T], 0, len(values))
-	for key := range values {
-		all = append(all, decoded[T]{key: key})
+		return 0, err
 	}
 	var g sync.WaitGroup
-	for part := range slices.Chunk(all, max(1, len(all)/runtime.GOMAXPROCS(0)+1)) {
+	var known atomic.Int64
+	owners := slices.Collect(maps.Keys(all))
+	for part := range slices.Chunk(owners, len(owners)/runtime.GOMAXPROCS(0)+1) {
 		g.Go(func() {
-			for i := range part {
-				d := &part[i]
-				d.id, d.value, d.err = decode(d.key, values[d.key])
+			for _, owner := range part {
+				k := all[owner]
+				id, reports, state, ok := r.decode(owner, k)
+				switch {
+				case !ok:
+				case put(id, reports, state):
+					known.Add(1)
+				default:
+					r.drop(owner, k)
+				}
 			}
 		})
 	}
 	g.Wait()
-	return all
+	return int(known.Load()), nil
 }
 
-func decodeState(key string, data []byte) (presence.ID, presence.State, error) {
-	var s presence.State
-	err := json.Unmarshal(data, &s)
-	if err == nil && stateKey(s.Person) != key {
-		err = errors.New("it is of somebody else")
+// load reads everything, by the first part of the key.
+func (r *Recorder) load(ctx context.Context) (map[string]*kept, error) {
+	all := map[string]*kept{}
+	of := func(owner string) *kept {
+		k := all[owner]
+		if k == nil {
+			k = &kept{}
+			all[owner] = k
+		}
+		return k
 	}
-	return s.Person, s, err
+	err := r.states.Each(ctx, func(key string, data []byte) error {
+		of(key).state = data
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.reports.Each(ctx, func(key string, data []byte) error {
+		owner, _, _ := strings.Cut(key, ".")
+		k := of(owner)
+		k.reports = slices.DeleteFunc(k.reports, func(older keptReport) bool { return older.key == key })
+		if data != nil {
+			k.reports = append(k.reports, keptReport{key, data})
+		}
+		return nil
+	})
+	return all, err
 }
 
-func decodeReport(key string, data []byte) (presence.ID, presence.Report, error) {
-	var rep presence.Report
-	owner, _, _ := strings.Cut(key, ".")
-	id, err := keyAlphabet.DecodeString(owner)
-	if err == nil {
-		err = json.Unmarshal(data, &rep)
+// decode gives what is kept about one person; ok is false where nothing of it can be read.
+func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []presence.Report, state presence.State, ok bool) {
+	bad := func(what, key string, err error) {
+		r.log.Error("a kept "+what+" cannot be read and is dropped", "key", key, "error", err)
 	}
-	if err == nil {
-		err = rep.Check()
+	if k.state != nil {
+		err := json.Unmarshal(k.state, &state)
+		if err == nil && stateKey(state.Person) != owner {
+			err = errors.New("it is of somebody else")
+		}
+		if ok = err == nil; !ok {
+			bad("state", owner, err)
+			state = presence.State{}
+		}
 	}
-	return presence.ID(id), rep, err
+	name, err := keyAlphabet.DecodeString(owner)
+	for _, old := range k.reports {
+		var rep presence.Report
+		err := err
+		if err == nil {
+			err = json.Unmarshal(old.data, &rep)
+		}
+		if err == nil {
+			err = rep.Check()
+		}
+		switch {
+		case err != nil:
+			bad("report", old.key, err)
+		case rep.Source == SourceManual: // its home is the bucket of Manual, where it may be cleared by now
+		default:
+			reports = append(reports, rep)
+			ok = true
+		}
+	}
+	return presence.ID(name), reports, state, ok
+}
+
+// drop deletes all that was read about somebody.
+func (r *Recorder) drop(owner string, k *kept) {
+	r.set(item{r.states, owner}, nil)
+	for _, old := range k.reports {
+		r.set(item{r.reports, old.key}, nil)
+	}
 }
 
 // Keys are in the alphabet that every key-value store takes.

@@ -36,18 +36,30 @@ func (a *away) set(lost bool) {
 	a.lost = lost
 }
 
-// Load implements aggregator.Memory.
-func (a *away) Load(context.Context) (all map[string][]byte, err error) {
-	err = a.do(func() { all = maps.Clone(a.values) })
-	return all, err
+// Each implements aggregator.Archive.
+func (a *away) Each(_ context.Context, f func(string, []byte) error) error {
+	var all map[string][]byte
+	if err := a.do(func() { all = maps.Clone(a.values) }); err != nil {
+		return err
+	}
+	return each(all, f)
 }
 
-// Put implements aggregator.Memory.
+func each(all map[string][]byte, f func(string, []byte) error) error {
+	for key, value := range all {
+		if err := f(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Put implements aggregator.Archive.
 func (a *away) Put(_ context.Context, key string, value []byte) error {
 	return a.do(func() { a.values[key] = value })
 }
 
-// Delete implements aggregator.Memory.
+// Delete implements aggregator.Archive.
 func (a *away) Delete(_ context.Context, key string) error {
 	return a.do(func() { delete(a.values, key) })
 }
@@ -100,6 +112,46 @@ func TestReviveLate(t *testing.T) {
 		}
 		if s, _ := h.State("ben"); s.Availability != presence.Busy {
 			t.Errorf("ben is %s, the store said busy", s.Availability)
+		}
+	})
+}
+
+// Whoever leaves the directory is deleted from the store, at once or, who left while
+// the service was down, at the next start; nobody else loses anything.
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports, states := &memory{}, &memory{}
+		begin := func(who ...presence.ID) (*aggregator.Hub, *aggregator.Recorder) {
+			r := aggregator.NewRecorder(reports, states, quiet)
+			h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+			h.SetDirectory(office(who...), time.Now())
+			return h, r
+		}
+		holds := func(r *aggregator.Recorder, n int) {
+			t.Helper()
+			if err := r.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(reports.held) != n || len(states.held) != n {
+				t.Errorf("%d reports and %d states are kept, not %d", len(reports.held), len(states.held), n)
+			}
+		}
+		h, r := begin("ann", "ben", "cat")
+		for i := range 3 {
+			if err := h.Report(t.Context(), about(extension(i), presence.PhoneConnected)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		holds(r, 3)
+		h.SetDirectory(office("ann", "ben"), time.Now())
+		holds(r, 2)
+		h, r = begin("ann")
+		if n, err := h.Restore(t.Context(), time.Now()); n != 1 || err != nil {
+			t.Errorf("%d people came back: %v", n, err)
+		}
+		holds(r, 1)
+		if s, _ := h.State("ann"); s.Availability != presence.Busy {
+			t.Errorf("ann is %s", s.Availability)
 		}
 	})
 }

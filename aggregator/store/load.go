@@ -19,13 +19,11 @@ import (
 // looked at why.
 const quiet = time.Second
 
-// Load gives all keys and values. A value that the embedded store cannot read any
-// more, as after damage to its files, is left out: the files are copied to the
-// folder "broken", the bucket is made anew of what could be read, and Err says so.
+// Load gives all keys and values, as Each does.
 func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
 	all := make(map[string][]byte, b.size(ctx))
-	stalled, err := b.read(ctx, b.prefix, func(key string, value []byte) error {
-		if key = strings.TrimPrefix(key, b.prefix); value == nil {
+	err := b.Each(ctx, func(key string, value []byte) error {
+		if value == nil {
 			delete(all, key)
 		} else {
 			all[key] = value
@@ -33,12 +31,27 @@ func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, b.wrap("load", "", err)
+		return nil, err
+	}
+	return all, nil
+}
+
+// Each calls f with every key and value, in the order of writing. Of a key that
+// comes more than once the last value counts; nil means that it was deleted. A
+// value that the embedded store cannot read any more, as after damage to its files,
+// is left out: the files are copied to the folder "broken", the bucket is made anew
+// of what could be read, and Err says so.
+func (b *Bucket) Each(ctx context.Context, f func(key string, value []byte) error) error {
+	stalled, err := b.read(ctx, b.prefix, func(key string, value []byte) error {
+		return f(strings.TrimPrefix(key, b.prefix), value)
+	})
+	if err != nil {
+		return b.wrap("load", "", err)
 	}
 	if stalled {
 		b.store.mend(ctx, b.name)
 	}
-	return all, nil
+	return nil
 }
 
 // size is about how many values a whole bucket has; a part is not counted.

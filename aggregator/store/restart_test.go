@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -112,16 +111,13 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// TestRestartMillion restarts with a million reports in the store: from opening it
-// to the states of everybody. It runs with PRESENCED_LONG=1 only.
-func TestRestartMillion(t *testing.T) {
-	if os.Getenv("PRESENCED_LONG") == "" {
-		t.Skip("takes a minute and 2 GB: set PRESENCED_LONG=1")
-	}
+// BenchmarkRestartMillion restarts with a million reports in the store: from opening it
+// to the states of everybody. It takes half a minute and 2 GB.
+func BenchmarkRestartMillion(b *testing.B) {
 	const people, each = 333_334, 3 // the phone, the calendar and the automatic reply of everybody
-	dir := t.TempDir()
-	fillFast(t, dir, "states", people, state)
-	fillFast(t, dir, "reports", people*each, func(i int) (string, []byte) {
+	dir := b.TempDir()
+	fillFast(b, dir, "states", people, state)
+	fillFast(b, dir, "reports", people*each, func(i int) (string, []byte) {
 		switch i % each {
 		case 0:
 			return reportOf(i/each, "exchange-hq/calendar", presence.CalendarFree)
@@ -134,50 +130,52 @@ func TestRestartMillion(t *testing.T) {
 	for i := range people {
 		all = append(all, presence.Person{ID: id(i), Name: string(id(i)), Subjects: []presence.Subject{extension(i)}})
 	}
-	d, problems := directory.New(all)
-	if problems != nil {
-		t.Fatal(problems)
-	}
 	quiet := slog.New(slog.DiscardHandler)
 	c := embedded(dir)
 	c.MaxBytes = 8 << 30
-
-	began, used := time.Now(), cpu(t)
-	s := open(t, c)
-	defer s.Close()
-	opened := time.Now()
-	reports, err := s.Bucket(t.Context(), "reports")
-	if err != nil {
-		t.Fatal(err)
+	var opening, restoring, used time.Duration
+	for b.Loop() {
+		began, cpuBefore := time.Now(), cpu(b)
+		s := open(b, c)
+		opened := time.Now()
+		reports, err := s.Bucket(b.Context(), "reports")
+		if err != nil {
+			b.Fatal(err)
+		}
+		states, err := s.Bucket(b.Context(), "states")
+		if err != nil {
+			b.Fatal(err)
+		}
+		d, problems := directory.New(all)
+		if problems != nil {
+			b.Fatal(problems)
+		}
+		hub := aggregator.NewHub(presence.DefaultPolicy(), aggregator.NewRecorder(reports, states, quiet), quiet)
+		hub.SetDirectory(d, time.Now())
+		ready := time.Now()
+		n, err := hub.Restore(b.Context(), time.Now())
+		if err != nil || n != people {
+			b.Fatalf("%d people, %v", n, err)
+		}
+		opening += opened.Sub(began)
+		restoring += time.Since(ready)
+		used += cpu(b) - cpuBefore
+		b.StopTimer()
+		if now, ok := hub.State(id(people / 2)); !ok || now.Availability != presence.Busy || now.Revision < 7 {
+			b.Errorf("a state is %v", now)
+		}
+		s.Close()
+		b.StartTimer()
 	}
-	states, err := s.Bucket(t.Context(), "states")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hub := aggregator.NewHub(presence.DefaultPolicy(), aggregator.NewRecorder(reports, states, quiet), quiet)
-	hub.SetDirectory(d, time.Now())
-	restoring := time.Now()
-	n, err := hub.Restore(t.Context(), time.Now())
-	if err != nil || n != people {
-		t.Fatalf("%d people, %v", n, err)
-	}
-	served := time.Now()
-	if now, ok := hub.State(id(people / 2)); !ok || now.Availability != presence.Busy || now.Revision < 7 {
-		t.Errorf("a state is %v", now)
-	}
-	used = cpu(t) - used
-	restart := served.Sub(began)
-	loading := time.Now()
-	if loaded, err := reports.Load(t.Context()); err != nil || len(loaded) != people*each {
-		t.Fatalf("%d values, %v", len(loaded), err)
-	}
-	load := time.Since(loading)
-	t.Logf("open %.1f s, load alone %.1f s; directory %.1f s, load and decide %.1f s: restart %.1f s; all of this took %.1f s of processor time",
-		opened.Sub(began).Seconds(), load.Seconds(), restoring.Sub(opened).Seconds(), served.Sub(restoring).Seconds(), restart.Seconds(), used.Seconds())
+	n := float64(b.N)
+	b.ReportMetric(opening.Seconds()/n, "open-s")
+	b.ReportMetric(restoring.Seconds()/n, "restore-s")
+	b.ReportMetric(used.Seconds()/n, "cpu-s")
+	b.ReportMetric(b.Elapsed().Seconds()/n, "restart-s")
 }
 
 // cpu is the processor time that this process has used: what a busy machine does not change.
-func cpu(t *testing.T) time.Duration {
+func cpu(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
