@@ -324,7 +324,7 @@ func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []pres
 		r.log.Error("a kept "+what+" cannot be read and is dropped", "key", key, "error", err)
 	}
 	if k.state != nil {
-		err := json.Unmarshal(k.state, &state)
+		err := unmarshalState(k.state, &state)
 		if err == nil && stateKey(state.Person) != owner {
 			err = errors.New("it is of somebody else")
 		}
@@ -338,7 +338,7 @@ func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []pres
 		var rep presence.Report
 		err := err
 		if err == nil {
-			err = json.Unmarshal(old.data, &rep)
+			err = unmarshalReport(old.data, &rep)
 		}
 		if err == nil {
 			err = rep.Check()
