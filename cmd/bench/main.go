@@ -35,6 +35,9 @@ type figure struct {
 // town is the load program of this command; it stands for a package.
 const town = "load"
 
+// restart is the package whose benchmark restarts with a full store.
+const restart = "./aggregator/store"
+
 // result is a figure as it is written to bench.json.
 type result struct {
 	Figure string  `json:"figure"`
@@ -55,6 +58,9 @@ func figures() []figure {
 		{"core.burst_300k_s", town, "BenchmarkLoad", "held-s", 1, "s", 2, ""},
 		{"core.burst_read_s", town, "BenchmarkLoad", "read-s", 1, "s", 0, ""},
 		{"core.burst_growth_pct", town, "BenchmarkLoad", "growth-%", 1, "%", 10, ""},
+		{"core.restart_1m_s", restart, "BenchmarkRestartMillion", "restart-s", 1, "s", 15, ""},
+		{"core.restart_open_s", restart, "BenchmarkRestartMillion", "open-s", 1, "s", 0, ""},
+		{"core.restart_cpu_s", restart, "BenchmarkRestartMillion", "cpu-s", 1, "s", 0, ""},
 		{"aes.event_us", "./aes", "BenchmarkReceive", "ns/op", 1e-3, "µs", 50, ""},
 		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20, ""},
 		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000, ""},
@@ -75,7 +81,7 @@ func main() {
 	}
 }
 
-// How often each benchmark runs, and the load program, which takes long.
+// How often each benchmark runs, and those that take long: the load program and the restart.
 const runs, loads = 5, 3
 
 func run() error {
@@ -126,7 +132,11 @@ func run() error {
 // measure runs what a package has to measure.
 func measure(pkg string) (out []byte, err error) {
 	if pkg != town {
-		return exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(runs), pkg).Output() //nolint:gosec // packages of this repository
+		count := runs
+		if pkg == restart {
+			count = loads
+		}
+		return exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(count), pkg).Output() //nolint:gosec // packages of this repository
 	}
 	self, err := os.Executable()
 	if err != nil {
