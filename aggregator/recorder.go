@@ -27,8 +27,8 @@ type Memory interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// An Archive keeps more values than one wants in memory at a time; a bucket of the
-// store is one.
+// An Archive is a Memory of so many values that they are read one by one; a bucket
+// of the store is one too.
 type Archive interface {
 	// Each calls f with every key and value, in the order of writing. Of a key
 	// that comes more than once the last value counts; nil means that it was

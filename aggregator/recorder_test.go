@@ -155,3 +155,68 @@ func TestForget(t *testing.T) {
 		}
 	})
 }
+
+// A told memory is read as it was written: every value, one after the other.
+type told struct {
+	memory
+	all []entry
+}
+
+type entry struct {
+	key   string
+	value []byte
+}
+
+func (m *told) Put(ctx context.Context, key string, value []byte) error {
+	m.all = append(m.all, entry{key, value})
+	return m.memory.Put(ctx, key, value)
+}
+
+func (m *told) Delete(ctx context.Context, key string) error {
+	m.all = append(m.all, entry{key, nil})
+	return m.memory.Delete(ctx, key)
+}
+
+func (m *told) Each(_ context.Context, f func(string, []byte) error) error {
+	for _, e := range m.all {
+		if err := f(e.key, e.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What was replaced or deleted in an archive does not come back with the rest.
+func TestRestoreHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports, states := &told{}, &told{}
+		r := aggregator.NewRecorder(reports, states, quiet)
+		h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+		h.SetDirectory(office("ann", "ben"), time.Now())
+		for _, fact := range []presence.Fact{presence.PhoneIdle, presence.PhoneConnected} {
+			for i := range 2 {
+				if err := h.Report(t.Context(), about(extension(i), fact)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // virtual
+		}
+		h.SetDirectory(office("ann"), time.Now())
+		if err := r.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r = aggregator.NewRecorder(reports, states, quiet)
+		h = aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+		h.SetDirectory(office("ann", "ben"), time.Now())
+		if n, err := h.Restore(t.Context(), time.Now()); n != 1 || err != nil {
+			t.Errorf("%d people came back: %v", n, err)
+		}
+		ann, _ := h.Explain("ann", time.Time{})
+		if ben, _ := h.State("ben"); ann.State.Availability != presence.Busy || len(ann.Sources) != 1 || ben.Availability != presence.Unknown {
+			t.Errorf("ann is %s by %d reports, ben is %s", ann.State.Availability, len(ann.Sources), ben.Availability)
+		}
+	})
+}
