@@ -249,7 +249,7 @@ func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (
 // kept is what the store holds about one person, not decoded yet.
 type kept struct {
 	state   []byte
-	reports []keptReport // each key once
+	reports []keptReport // by key, each once
 }
 
 type keptReport struct {
@@ -355,12 +355,23 @@ func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []pres
 	return presence.ID(name), reports, state, ok
 }
 
-// drop deletes all that was read about somebody.
+// drop deletes all that was read about somebody, but for what is newer.
 func (r *Recorder) drop(owner string, k *kept) {
-	r.set(item{r.states, owner}, nil)
-	for _, old := range k.reports {
-		r.set(item{r.reports, old.key}, nil)
+	var old []item
+	if k.state != nil {
+		old = append(old, item{r.states, owner})
 	}
+	for _, rep := range k.reports {
+		old = append(old, item{r.reports, rep.key})
+	}
+	r.mu.Lock()
+	for _, it := range old {
+		if _, newer := r.dirty[it]; !newer {
+			r.dirty[it] = nil
+		}
+	}
+	r.mu.Unlock()
+	r.poke()
 }
 
 // Keys are in the alphabet that every key-value store takes.
