@@ -20,12 +20,16 @@ import (
 
 // A Supervisor runs sources and bridges, each again when it ends: later each
 // time, soon again after it fared well for a while, and at most once in five
-// minutes where trying is useless. Parts are added before Run is called.
+// minutes where trying is useless. Parts are added before Run is called or while
+// it runs. All methods may be called from any goroutine.
 type Supervisor struct {
-	hub   *Hub
-	log   *slog.Logger
+	hub *Hub
+	log *slog.Logger
+
+	mu    sync.Mutex
 	parts []*part
 	other []statusOnly
+	start func(*part) // nil: Run is not called yet, or ends
 }
 
 // statusOnly is something that the supervisor shows, but does not run.
@@ -42,6 +46,10 @@ type part struct {
 	run  func(context.Context) error
 	self func() presence.Status // nil: the part says nothing of itself
 	log  *slog.Logger
+	now  chan struct{} // holds a token where the next try is not to wait
+
+	stop context.CancelFunc // nil: not started; under the lock of the supervisor
+	done chan struct{}      // closed when it was stopped for good
 
 	mu       sync.Mutex
 	running  bool
@@ -87,44 +95,105 @@ func (v *Supervisor) AddSource(s Source) {
 			return nil
 		})
 	}
+	v.add(p)
 }
 
-// AddBridge adds a bridge.
+// AddBridge adds a bridge. No other one may have its name until RemoveBridge returned.
 func (v *Supervisor) AddBridge(b Bridge) {
 	p := v.part(b.Name(), KindBridge, b)
 	p.run = func(ctx context.Context) error { return b.Run(ctx, v.hub) }
+	v.add(p)
+}
+
+// RemoveBridge stops the bridge of this name, waits until its Run has returned, and
+// forgets it. One that is not there is no error.
+func (v *Supervisor) RemoveBridge(name string) {
+	v.mu.Lock()
+	i := slices.IndexFunc(v.parts, func(p *part) bool { return p.kind == KindBridge && p.name == name })
+	if i < 0 {
+		v.mu.Unlock()
+		return
+	}
+	p := v.parts[i]
+	v.parts = slices.Delete(v.parts, i, i+1)
+	stop := p.stop
+	v.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-p.done
+	}
+}
+
+// TryNow ends the wait of the bridge of this name, if it waits to be run again:
+// something has changed.
+func (v *Supervisor) TryNow(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, p := range v.parts {
+		if p.kind == KindBridge && p.name == name {
+			select {
+			case p.now <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 // AddStatus has Health show something that the supervisor does not run. status
 // must not block.
 func (v *Supervisor) AddStatus(name string, kind Kind, status func() presence.Status) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.other = append(v.other, statusOnly{name, kind, status})
 }
 
 func (v *Supervisor) part(name string, kind Kind, self any) *part {
-	p := &part{name: name, kind: kind, log: v.log.With(string(kind), name), phase: presence.PhaseConnecting, since: time.Now()}
+	p := &part{
+		name: name, kind: kind, log: v.log.With(string(kind), name), phase: presence.PhaseConnecting, since: time.Now(),
+		now: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	if s, ok := self.(interface{ Status() presence.Status }); ok {
 		p.self = s.Status
 	}
-	v.parts = append(v.parts, p)
 	return p
+}
+
+// add adds p, and starts it if the supervisor runs.
+func (v *Supervisor) add(p *part) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.parts = append(v.parts, p)
+	if v.start != nil {
+		v.start(p)
+	}
 }
 
 // Run runs all parts until ctx ends and all of them have stopped.
 func (v *Supervisor) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range v.parts {
+	v.mu.Lock()
+	v.start = func(p *part) {
+		var own context.Context
+		own, p.stop = context.WithCancel(ctx)
 		g.Go(func() error {
-			p.supervise(ctx)
+			defer close(p.done)
+			p.supervise(own)
 			return nil
 		})
 	}
+	for _, p := range v.parts {
+		v.start(p)
+	}
+	v.mu.Unlock()
 	g.Go(func() error {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				v.start = nil // no part is added to a group that may be waited for already
 				return nil
 			case <-tick.C:
 				v.Health() // notices when a phase begins
@@ -160,9 +229,10 @@ func (p *part) supervise(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
+		case <-p.now:
 		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
@@ -183,6 +253,10 @@ func (p *part) begin(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running, p.started, p.next = true, now, time.Time{}
+	select {
+	case <-p.now: // it is tried
+	default:
+	}
 }
 
 func (p *part) end(err error, now time.Time, wait time.Duration) {
@@ -243,11 +317,14 @@ func (p *part) health(now time.Time) Health {
 // what AddStatus was told of, and the recorder as the store.
 func (v *Supervisor) Health() []Health {
 	now := time.Now()
+	v.mu.Lock()
+	parts, other := slices.Clone(v.parts), slices.Clone(v.other)
+	v.mu.Unlock()
 	var all []Health
-	for _, p := range v.parts {
+	for _, p := range parts {
 		all = append(all, p.health(now))
 	}
-	for _, o := range v.other {
+	for _, o := range other {
 		all = append(all, Health{Name: o.name, Kind: o.kind, Status: o.status()})
 	}
 	if r := v.hub.recorder; r != nil {
