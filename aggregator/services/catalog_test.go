@@ -210,7 +210,6 @@ func TestAllOrNothing(t *testing.T) {
 func TestOneEditorWins(t *testing.T) {
 	kept, _ := bucket(t, t.TempDir())
 	var log sync.Mutex
-	won := 0
 	c := catalog(t, kept, func(_ context.Context, _ services.Deed, do func() error) error {
 		log.Lock()
 		defer log.Unlock()
@@ -247,7 +246,7 @@ func TestOneEditorWins(t *testing.T) {
 				results <- err
 			}()
 		}
-		won = 0
+		won := 0
 		for range 8 {
 			if err := <-results; err == nil {
 				won++

@@ -87,10 +87,11 @@ type publication struct {
 	terms  *terms
 	spread float64 // in [0, 1): sets this one apart from the others in time
 
-	want []byte    // newest document; nil: nobody said yet
-	sent []byte    // what the server holds; nil: not known
-	tag  string    // entity-tag the server gave last; empty: none
-	dies time.Time // when the server forgets it
+	want   []byte    // newest document; nil: nobody said yet
+	sent   []byte    // what the server holds; nil: not known
+	resend bool      // it is to be sent again, though it may be out just now
+	tag    string    // entity-tag the server gave last; empty: none
+	dies   time.Time // when the server forgets it
 
 	out    *request // the one that is out
 	outAt  time.Time
@@ -133,6 +134,12 @@ func (p *publication) Orphan(now time.Time) {
 // Want takes the newest document. It revives a publication that was to stop.
 func (p *publication) Want(doc []byte, now time.Time) {
 	p.want, p.stopping, p.gone = doc, false, false
+	p.plan(now)
+}
+
+// Resend has the newest document sent again, whatever the server holds.
+func (p *publication) Resend(now time.Time) {
+	p.sent, p.resend = nil, true
 	p.plan(now)
 }
 
@@ -226,7 +233,7 @@ func (p *publication) Send(now time.Time) (request, bool) {
 		r.op = opRefresh
 	}
 	if r.body != nil {
-		p.changed = now
+		p.changed, p.resend = now, false
 	}
 	p.out, p.outAt, p.answer, p.retry = &r, now, nil, time.Time{}
 	p.at = time.Time{}
@@ -315,7 +322,7 @@ func (p *publication) accepted(out *request, r *response, now time.Time) verdict
 		return malformed
 	}
 	p.tag, p.dies = r.tag, p.outAt.Add(life)
-	if out.body != nil {
+	if out.body != nil && !p.resend {
 		p.sent = out.body
 	}
 	p.failures = 0

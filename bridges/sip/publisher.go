@@ -2,11 +2,10 @@ package sip
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,60 +27,80 @@ const (
 type pauses struct{ probe, comeback, silence, stop time.Duration }
 
 // A Publisher is the bridge to one presence server and the one that stands in
-// for it. Make it with New, run it as often as needed, one Run at a time.
+// for it. Make it with New, run it as often as needed, one Run at a time. All other
+// methods may be called from any goroutine, whether it runs or not.
 type Publisher struct {
-	cfg     Config
+	name    string
 	log     *slog.Logger
-	servers []*server // the first one is preferred
+	gate    presence.Gate
+	watcher presence.Watcher // the presence server, as the gate knows it
 	journal *journal
 	limiter *rate.Limiter
 	board   board
 	pauses  pauses
+	orders  orders
 
-	inherited bool // the journal was read
+	// What follows belongs to the goroutine of Run.
+
+	cfg       Config
+	covers    func(*presence.Person) bool // nil: everybody
+	leaving   chan struct{}               // closed when nothing is published any more; nil: that is not wanted
+	servers   []*server                   // the first one is preferred
+	former    []*server                   // not configured any more; what they hold is to be removed
+	inherited bool                        // the journal was read
 	people    map[presence.ID]published
 	owners    map[string]presence.ID // by entity
 }
 
-// published is what is to be said of a person.
+// published is what is to be said of a person; without an entity, nothing is.
 type published struct {
 	entity string
 	doc    []byte
 }
 
+// SchemeService is the scheme of a presence server as a watcher: service:NAME.
+const SchemeService = "service"
+
 // New makes a Publisher. The configuration must be without problems (Check).
-// Memory keeps the entity-tags; it may be shared with other bridges.
-func New(cfg Config, memory Memory, log *slog.Logger) *Publisher {
+// Memory keeps the entity-tags; it may be shared with other bridges. The gate
+// decides what the server may see: it is asked about the watcher service:NAME.
+func New(cfg Config, memory Memory, gate presence.Gate, log *slog.Logger) *Publisher {
 	tameLibrary()
 	p := &Publisher{
-		cfg: cfg, log: log.With("bridge", cfg.Name), limiter: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate),
+		name: cfg.Name, log: log.With("bridge", cfg.Name), gate: gate,
+		watcher: presence.Watcher{Subject: presence.Subject{Scheme: SchemeService, Value: cfg.Name}, Via: cfg.Name},
+		limiter: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate), orders: orders{wake: make(chan struct{}, 1)},
 		pauses: pauses{probe: probePause, comeback: returnPause, silence: stopPause, stop: stopTime},
 		people: map[presence.ID]published{}, owners: map[string]presence.ID{},
 	}
 	p.board.status.Phase = presence.PhaseConnecting
 	p.journal = newJournal(memory, p.log, p.board.notice)
-	for _, address := range []string{cfg.Address, cfg.Secondary} {
-		if address != "" {
-			p.servers = append(p.servers, &server{address: address, terms: usualTerms(cfg.Expires), pubs: map[string]*entry{}})
-		}
-	}
+	p.cfg = cfg
+	p.arrange()
 	return p
 }
 
 // Name gives the configured name.
-func (p *Publisher) Name() string { return p.cfg.Name }
+func (p *Publisher) Name() string { return p.name }
 
 // Status tells how the bridge fares. Total counts the people that have an
 // address, Done those whose newest document the server holds.
 func (p *Publisher) Status() presence.Status { return p.board.get() }
 
-// Run publishes everybody whom hub knows and who has an address, until ctx ends:
-// then it removes what it published, as far as that goes in a few seconds, and
+// Run publishes everybody whom hub knows, who is covered and has an address, and of
+// whom the gate shows something, until ctx ends: then it removes what it published, as far as that goes in a few seconds, and
 // gives the error of ctx. It fails when no server answers, and permanently when
 // the server does not take the password. What is published then stays known to
 // the Publisher, and the next Run goes on from there.
 func (p *Publisher) Run(ctx context.Context, hub presence.Hub) error {
 	err := p.run(ctx, hub)
+	for errors.Is(err, errReformed) {
+		err = p.run(ctx, hub)
+	}
+	for id := range p.people {
+		p.gate.Dismiss(p.watcher, id)
+	}
+	clear(p.people)
 	p.board.set(func(s *presence.Status) {
 		s.Phase, s.Detail = presence.PhaseConnecting, "Not running."
 		if err != nil && ctx.Err() == nil {
@@ -92,6 +111,7 @@ func (p *Publisher) Run(ctx context.Context, hub presence.Hub) error {
 }
 
 func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
+	p.obey()
 	password := ""
 	if p.cfg.User != "" {
 		var err error
@@ -99,21 +119,24 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 			return presence.Permanent(err)
 		}
 	}
+	for _, srv := range p.servers {
+		srv.way.password = password
+	}
 	if err := p.inherit(ctx); err != nil {
 		return fmt.Errorf("cannot read the entity-tags: %w", err)
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx, for the removals
 	s := &session{
-		Publisher: p, hub: hub, password: password, life: life,
-		answers: make(chan answer), probes: make(chan probe),
+		Publisher: p, hub: hub, life: life,
+		answers: make(chan answer), probes: make(chan probe), states: make(chan presence.State), ended: make(chan struct{}),
 	}
-	states := make(chan presence.State)
-	watching, unwatch := context.WithCancel(ctx)
 	s.group.Go(func() { p.journal.run(life) })
 	defer func() {
-		unwatch()
+		if s.watched != nil {
+			s.watched.end()
+		}
 		end()
-		for _, srv := range p.servers {
+		for _, srv := range p.reach() {
 			srv.drop()
 		}
 		s.group.Wait()
@@ -124,26 +147,19 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 	if err := s.connect(ctx, p.servers[0]); err != nil {
 		return err
 	}
-	s.group.Go(func() {
-		defer close(states)
-		for state := range hub.Watch(watching) {
-			select {
-			case states <- state:
-			case <-watching.Done():
-				return
-			}
-		}
-	})
-	return s.loop(ctx, states)
+	s.watch(ctx)
+	return s.loop(ctx)
 }
 
 // inherit makes ready for a Run: on the first one it takes over what an earlier
 // process published; what nobody wants any more is removed after a while.
 func (p *Publisher) inherit(ctx context.Context) error {
 	now := time.Now()
-	clear(p.people)
-	clear(p.owners)
-	for _, srv := range p.servers {
+	clear(p.owners) // people stay, for the gate
+	for id := range p.people {
+		p.people[id] = published{}
+	}
+	for _, srv := range p.reach() {
 		srv.nonce, srv.missed, srv.back, srv.probing = nil, 0, time.Time{}, false
 		for _, e := range srv.pubs {
 			e.Fail(now) // what was out when the last Run ended
@@ -151,10 +167,21 @@ func (p *Publisher) inherit(ctx context.Context) error {
 			srv.place(e)
 		}
 	}
-	if p.inherited {
-		return nil
+	if !p.inherited {
+		if err := p.recall(ctx, now); err != nil {
+			return err
+		}
 	}
-	records, err := p.journal.load(ctx, p.cfg.Name, now)
+	if p.leaving != nil {
+		p.release(p.reach(), now)
+	}
+	p.release(p.former, now)
+	return nil
+}
+
+// recall takes over what an earlier process published.
+func (p *Publisher) recall(ctx context.Context, now time.Time) error {
+	records, err := p.journal.load(ctx, p.name, now)
 	if err != nil {
 		return err
 	}
@@ -185,16 +212,20 @@ func (s *server) drop() {
 // A session is one Run. Its loop alone touches the servers and publications.
 type session struct {
 	*Publisher
-	hub      presence.Hub
-	password string
-	life     context.Context
-	group    sync.WaitGroup
-	answers  chan answer
-	probes   chan probe
+	hub     presence.Hub
+	life    context.Context
+	group   sync.WaitGroup
+	answers chan answer
+	probes  chan probe
+	states  chan presence.State
+	ended   chan struct{} // the hub gives no more states
+	watched *watch        // the newest one
 
 	active *server
 	out    int  // requests that wait for an answer
 	synced bool // everybody was published once
+	shared bool // somebody is not published because another person has the same address
+	freed  bool // an address was given up since
 }
 
 // An answer is what became of a request.
@@ -216,26 +247,36 @@ type probe struct {
 	err    error
 }
 
-func (s *session) loop(ctx context.Context, states <-chan presence.State) error {
+func (s *session) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	look := time.NewTicker(s.pauses.probe)
 	defer look.Stop()
+	if len(s.former) > 0 {
+		s.look(ctx)
+	}
 	for {
 		timer.Reset(s.dispatch(time.Now()))
 		s.publishStatus()
+		s.left()
 		select {
 		case <-ctx.Done():
 			s.withdraw()
 			return ctx.Err()
-		case state, ok := <-states:
-			if !ok {
-				if ctx.Err() != nil {
-					continue
-				}
-				return errors.New("the aggregator gives no more states")
+		case state := <-s.states:
+			if state.Person == "" {
+				s.sweep()
+				continue
 			}
 			s.state(&state)
+		case <-s.ended:
+			return errors.New("the aggregator gives no more states")
+		case <-s.orders.wake:
+			if s.obey() {
+				s.settle(ctx)
+				return errReformed
+			}
+			s.watch(ctx)
 		case a := <-s.answers:
 			if err := s.answered(ctx, &a); err != nil {
 				return err
@@ -245,7 +286,7 @@ func (s *session) loop(ctx context.Context, states <-chan presence.State) error 
 				return err
 			}
 		case <-look.C:
-			s.look()
+			s.look(ctx)
 		case <-timer.C:
 		}
 	}
@@ -258,8 +299,7 @@ func (s *session) connect(ctx context.Context, first *server) error {
 		b.Phase, b.Detail = presence.PhaseConnecting, "Waiting for "+first.address+"."
 	})
 	var errs []error
-	for i := range s.servers {
-		srv := s.servers[i]
+	for i, srv := range s.servers {
 		if first != s.servers[0] {
 			srv = s.servers[len(s.servers)-1-i]
 		}
@@ -271,6 +311,8 @@ func (s *session) connect(ctx context.Context, first *server) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		srv.fault = err.Error()
+		s.publishPeers()
 		errs = append(errs, fmt.Errorf("%s: %w", srv.address, err))
 	}
 	return fmt.Errorf("no presence server answers: %w", errors.Join(errs...))
@@ -280,17 +322,7 @@ func (s *session) connect(ctx context.Context, first *server) error {
 func (s *session) open(ctx context.Context, srv *server) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	host, _, err := net.SplitHostPort(srv.address)
-	if err != nil {
-		return nil, err
-	}
-	var trusted *tls.Config
-	if s.cfg.Transport == "tls" {
-		if trusted, err = s.cfg.TLS.Client(host); err != nil {
-			return nil, err
-		}
-	}
-	l, err := openLink(ctx, s.cfg.Transport, srv.address, trusted, s.log, s.board.notice)
+	l, err := srv.way.open(ctx, srv.address, s.log, s.board.notice)
 	if err != nil {
 		return nil, err
 	}
@@ -308,9 +340,10 @@ func (s *session) activate(srv *server, l *link) {
 	now := time.Now()
 	old := s.active
 	srv.drop()
-	srv.link, srv.heard, srv.missed, srv.back, s.active = l, now, 0, time.Time{}, srv
+	srv.link, srv.missed, srv.back, s.active = l, 0, time.Time{}, srv
+	srv.answers(now)
 	if old != srv {
-		s.log.Info("Publishing presence", "server", srv.address, "transport", s.cfg.Transport)
+		s.log.Info("Publishing presence", "server", srv.address, "transport", srv.way.transport)
 	}
 	for _, e := range srv.pubs {
 		if _, wanted := s.owners[e.entity]; !wanted && e.want != nil {
@@ -321,21 +354,14 @@ func (s *session) activate(srv *server, l *link) {
 	for _, person := range s.people {
 		s.want(person, now)
 	}
-	for _, other := range s.servers[1:] {
-		if other == srv {
-			continue
-		}
-		for _, e := range other.pubs {
-			e.Stop(now, removalTries)
-			s.place(other, e)
-		}
-	}
+	s.release(slices.DeleteFunc(slices.Clone(s.servers[1:]), func(other *server) bool { return other == srv }), now)
 }
 
 // lost says that srv does not answer. Another server takes over, or the same
 // one if it answers again; else the error ends the Run.
 func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	srv.drop()
+	srv.fault = why.Error()
 	s.board.notice("servers lost")
 	if srv != s.active {
 		s.log.Warn("What a presence server holds cannot be removed yet", "server", srv.address, "error", why)
@@ -354,42 +380,68 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 
 // state takes a state of a person.
 func (s *session) state(state *presence.State) {
-	now := time.Now()
-	entity := ""
-	if state.Why.Rule != presence.RuleRemoved {
-		if person, ok := s.hub.Person(presence.Subject{Scheme: "id", Value: string(state.Person)}); ok {
-			var err error
-			if entity, err = entityOf(s.cfg.Entity, &person); err != nil {
-				s.board.notice("addresses malformed")
-				s.board.unmonitored(string(state.Person), "the subjects do not make a SIP address")
-			}
+	now, id := time.Now(), state.Person
+	entity := s.entity(state)
+	admitted := entity != ""
+	var access presence.Access
+	if admitted {
+		if access = s.gate.Admit(s.watcher, id); !access.Shows() {
+			entity = ""
 		}
 	}
-	if entity != "" && s.owners[entity] != "" && s.owners[entity] != state.Person {
-		s.board.notice("addresses shared")
-		s.board.unmonitored(string(state.Person), "another person has the same SIP address")
-		entity = ""
-	}
-	if old, ok := s.people[state.Person]; ok && old.entity != entity {
-		delete(s.people, state.Person)
+	old, known := s.people[id]
+	if old.entity != "" && old.entity != entity {
 		delete(s.owners, old.entity)
+		s.freed = true
 		if e := s.active.pubs[old.entity]; e != nil {
 			e.Stop(now, removalTries)
 			s.place(s.active, e)
 		}
 		s.board.monitored(old.entity)
 	}
-	if entity == "" {
-		return
+	switch {
+	case entity != "":
+		doc := pidf.Append(nil, presence.View(*state, access), entity, pidf.Options{Busy: pidf.Basic(s.cfg.BusyBasic)})
+		s.people[id], s.owners[entity] = published{entity, doc}, id
+		s.board.monitored(string(id))
+		s.want(s.people[id], now)
+	case admitted:
+		s.people[id] = published{}
+	case known:
+		delete(s.people, id)
+		s.gate.Dismiss(s.watcher, id)
 	}
-	doc := pidf.Append(nil, presence.View(*state, presence.Everyone()), entity, pidf.Options{Busy: pidf.Basic(s.cfg.BusyBasic)})
-	s.people[state.Person], s.owners[entity] = published{entity, doc}, state.Person
-	s.board.monitored(string(state.Person))
-	s.want(s.people[state.Person], now)
+}
+
+// entity gives the address under which a person is to be published; empty: they
+// are not.
+func (s *session) entity(state *presence.State) string {
+	id := state.Person
+	person, ok := s.hub.Person(presence.Subject{Scheme: "id", Value: string(id)})
+	if !ok || state.Why.Rule == presence.RuleRemoved || s.covers != nil && !s.covers(&person) {
+		s.board.monitored(string(id))
+		return ""
+	}
+	entity, err := entityOf(s.cfg.Entity, &person)
+	if err != nil {
+		s.board.notice("addresses malformed")
+		s.board.unmonitored(string(id), "the subjects do not make a SIP address")
+		return ""
+	}
+	if entity != "" && s.owners[entity] != "" && s.owners[entity] != id {
+		s.shared = true
+		s.board.notice("addresses shared")
+		s.board.unmonitored(string(id), "another person has the same SIP address")
+		return ""
+	}
+	return entity
 }
 
 // want brings what is to be said of a person to the active server.
 func (s *session) want(person published, now time.Time) {
+	if person.entity == "" {
+		return
+	}
 	e, err := s.active.entry(person.entity)
 	if err != nil {
 		return // cannot be: the address was checked when it was made
@@ -399,11 +451,21 @@ func (s *session) want(person published, now time.Time) {
 }
 
 // place is to be called after each input of a publication.
-func (s *session) place(srv *server, e *entry) {
+func (p *Publisher) place(srv *server, e *entry) {
 	srv.place(e)
 	if e.tag != e.stored {
 		e.stored = e.tag
-		s.journal.note(&record{s.cfg.Name, srv.address, e.entity, e.tag, e.dies})
+		p.journal.note(&record{p.name, srv.address, e.entity, e.tag, e.dies})
+	}
+}
+
+// release has servers forget what they hold.
+func (p *Publisher) release(servers []*server, now time.Time) {
+	for _, srv := range servers {
+		for _, e := range srv.pubs {
+			e.Stop(now, removalTries)
+			p.place(srv, e)
+		}
 	}
 }
 
@@ -411,7 +473,7 @@ func (s *session) place(srv *server, e *entry) {
 // gives the time until it is to be called again.
 func (s *session) dispatch(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, srv := range s.servers {
+	for _, srv := range s.reach() {
 		for srv.link != nil && len(srv.queue) > 0 {
 			e := srv.queue[0]
 			if d := e.Due().Sub(now); d > 0 {
@@ -442,7 +504,7 @@ func (s *session) send(srv *server, e *entry, r request, now time.Time) {
 		c = srv.nonce
 	}
 	if c != nil {
-		name, value, err := c.respond(s.cfg.User, s.password, "PUBLISH", e.uri.String(), r.body)
+		name, value, err := c.respond(srv.way.user, srv.way.password, "PUBLISH", e.uri.String(), r.body)
 		if err != nil {
 			s.board.notice("challenges not answered")
 			e.Fail(now)
@@ -468,18 +530,24 @@ func (s *session) answered(ctx context.Context, a *answer) error {
 	switch {
 	case a.err != nil && a.link == a.server.link:
 		return s.lost(ctx, a.server, a.err)
-	case v == denied:
-		text := "the server does not take the user name and password"
-		if s.cfg.User == "" {
-			text = "the server asks for a user name and password, and none is configured"
-		} else if a.response.challenge == nil {
-			text = "the server asks for a kind of authentication that is not supported"
-		}
-		return presence.Permanent(fmt.Errorf("%s: %s", a.server.address, text))
+	case v == denied && slices.Contains(s.servers, a.server):
+		return presence.Permanent(fmt.Errorf("%s: %s", a.server.address, denial(a.server.way.user, a.response.challenge)))
 	case v == failing && len(s.servers) > 1 && a.server == s.active:
 		return s.lost(ctx, a.server, errors.New("503 Service Unavailable"))
 	}
 	return nil
+}
+
+// denial says what the refusal of credentials means; c is the challenge that came
+// with it, nil if there was none that can be answered.
+func denial(user string, c *challenge) string {
+	switch {
+	case user == "":
+		return "the server asks for a user name and password, and none is configured"
+	case c == nil:
+		return "the server asks for a kind of authentication that is not supported"
+	}
+	return "the server does not take the user name and password"
 }
 
 // take gives an answer to its publication.
@@ -492,8 +560,9 @@ func (s *session) take(a *answer) verdict {
 		a.entry.Fail(now)
 		return fine
 	}
-	a.server.heard, a.server.missed = now, 0
-	if s.cfg.User == "" {
+	a.server.answers(now)
+	a.server.missed = 0
+	if a.server.way.user == "" {
 		a.response.challenge = nil
 	}
 	if a.response.challenge != nil {
@@ -516,15 +585,24 @@ func (s *session) take(a *answer) verdict {
 	return v
 }
 
-// look probes the active server if it was silent, the first one while another
-// stands in, and one that stood in while it holds something that is to be removed.
-func (s *session) look() {
+// look probes the active server if it was silent, and the others: the first one is
+// used again when it is back, who may have to stand in is known to work, and what is
+// to be removed can be. What was held back by an address that is free now is read again.
+func (s *session) look(ctx context.Context) {
 	if srv, l := s.active, s.active.link; !srv.probing && time.Since(srv.heard) >= s.pauses.probe {
 		srv.probing = true
 		s.group.Go(func() { s.report(probe{server: srv, link: l, err: l.options(s.life)}) })
 	}
-	for i, srv := range s.servers {
-		if srv == s.active || srv.probing || i > 0 && (srv.link != nil || len(srv.pubs) == 0) {
+	now := time.Now()
+	s.former = slices.DeleteFunc(s.former, func(srv *server) bool {
+		gone := srv.dead(now)
+		if gone {
+			srv.drop()
+		}
+		return gone
+	})
+	for i, srv := range s.reach() {
+		if srv == s.active || srv.probing || i > 0 && srv.link != nil {
 			continue
 		}
 		srv.probing = true
@@ -532,6 +610,10 @@ func (s *session) look() {
 			l, err := s.open(s.life, srv)
 			s.report(probe{server: srv, link: l, fresh: true, err: err})
 		})
+	}
+	if s.shared && s.freed {
+		s.shared, s.freed = false, false
+		s.watch(ctx)
 	}
 }
 
@@ -553,7 +635,8 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 		switch {
 		case srv != s.active || srv.link != pr.link: // it does not matter any more; removals may be under way by the link
 		case pr.err == nil:
-			srv.heard, srv.missed = now, 0
+			srv.answers(now)
+			srv.missed = 0
 		default:
 			if srv.missed++; srv.missed >= 2 {
 				return s.lost(ctx, srv, pr.err)
@@ -561,10 +644,14 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 		}
 		return nil
 	}
+	if pr.err == nil {
+		srv.answers(now)
+	}
 	switch {
 	case pr.err != nil:
-		srv.back = time.Time{}
-	case srv == s.active: // since the look began
+		srv.back, srv.fault = time.Time{}, pr.err.Error()
+	case srv == s.active, // since the look began
+		srv != s.servers[0] && len(srv.pubs) == 0: // there is nothing to remove
 		pr.link.close()
 	case srv != s.servers[0]:
 		srv.drop()
@@ -583,7 +670,7 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 // withdraw removes what is published, at the usual pace, until it is done, the
 // servers fall silent, or the time is over.
 func (s *session) withdraw() {
-	for _, srv := range s.servers {
+	for _, srv := range s.reach() {
 		if srv.link == nil {
 			continue
 		}
@@ -598,7 +685,7 @@ func (s *session) withdraw() {
 	for {
 		wait := s.dispatch(time.Now())
 		left := 0
-		for _, srv := range s.servers {
+		for _, srv := range s.reach() {
 			if srv.link != nil {
 				left += len(srv.pubs)
 			}
@@ -622,7 +709,8 @@ func (s *session) withdraw() {
 
 // publishStatus brings the board up to date.
 func (s *session) publishStatus() {
-	total, done, troubled := len(s.people), s.active.settled, s.active.troubled
+	s.publishPeers()
+	total, done, troubled := len(s.owners), s.active.settled, s.active.troubled
 	s.synced = s.synced || total > 0 && done >= total
 	s.board.set(func(b *presence.Status) {
 		b.Done, b.Total = done, total

@@ -2,9 +2,15 @@ package sip
 
 import (
 	"container/heap"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"presenced/internal/trust"
 )
 
 // A server is one presence server and what is published there. An entity-tag is
@@ -13,15 +19,17 @@ import (
 // back.
 type server struct {
 	address string
+	way     way
 	terms   terms
 	pubs    map[string]*entry // by entity
 	queue   queue             // those that have something to do, the first one first
 	link    *link             // nil: not in reach
 	nonce   *challenge        // to answer before it is asked; nil: not known
 
-	settled, troubled int // publications that are in order; that are not answered
+	held, settled, troubled int // publications that have a tag; that are in order; that are not answered
 
 	heard   time.Time // when it last answered
+	fault   string    // why it did not, if that was later
 	missed  int       // probes in a row without an answer
 	probing bool
 	back    time.Time // since when a server that is not in use answers; zero: it does not
@@ -33,8 +41,45 @@ type entry struct {
 	uri     sip.Uri
 	index   int    // in the queue, or -1
 	stored  string // the tag that the journal has
+	held    bool
 	settled bool
 	trouble bool
+}
+
+// A way is how a server is reached.
+type way struct {
+	transport string
+	tls       trust.Config
+	user      string
+	password  string // read when a Run begins
+}
+
+// open gives a link to the server at address; whether it answers is not known yet.
+func (w *way) open(ctx context.Context, address string, log *slog.Logger, noticed func(kind string)) (*link, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var trusted *tls.Config
+	if w.transport == "tls" {
+		if trusted, err = w.tls.Client(host); err != nil {
+			return nil, err
+		}
+	}
+	return openLink(ctx, w.transport, address, trusted, log, noticed)
+}
+
+// answers says that the server did, just now.
+func (s *server) answers(now time.Time) { s.heard, s.fault = now, "" }
+
+// dead tells whether the server holds nothing any more, as far as can be known.
+func (s *server) dead(now time.Time) bool {
+	for _, e := range s.pubs {
+		if e.out != nil || e.dies.After(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // entry gives the publication of entity, a new one if there is none.
@@ -64,10 +109,11 @@ func spread(entity string) float64 {
 
 // place puts e where it belongs after an input, and drops it when it is done.
 func (s *server) place(e *entry) {
-	settled, trouble := e.Settled(), e.failures > 0
+	held, settled, trouble := e.tag != "", e.Settled(), e.failures > 0
+	s.held += count(held) - count(e.held)
 	s.settled += count(settled) - count(e.settled)
 	s.troubled += count(trouble) - count(e.trouble)
-	e.settled, e.trouble = settled, trouble
+	e.held, e.settled, e.trouble = held, settled, trouble
 	switch due := !e.Due().IsZero(); {
 	case due && e.index < 0:
 		heap.Push(&s.queue, e)
@@ -77,6 +123,7 @@ func (s *server) place(e *entry) {
 		heap.Remove(&s.queue, e.index)
 	}
 	if e.Done() {
+		s.held -= count(e.held)
 		s.settled -= count(e.settled)
 		s.troubled -= count(e.trouble)
 		delete(s.pubs, e.entity)

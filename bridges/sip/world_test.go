@@ -164,7 +164,7 @@ const patience = 30 * time.Second
 // again, patient when it ends, however busy the machine.
 func newPublisher(t *testing.T, cfg Config, memory Memory) *Publisher {
 	t.Helper()
-	p := New(cfg, memory, quiet(t))
+	p := New(cfg, memory, openGate{}, quiet(t))
 	p.pauses.silence, p.pauses.stop = patience/2, patience/2
 	for _, srv := range p.servers {
 		srv.terms.dwell, srv.terms.pause = 10*time.Millisecond, 100*time.Millisecond
@@ -361,3 +361,12 @@ func streamServer(t *testing.T, l net.Listener, handle handler) {
 		group.Wait()
 	})
 }
+
+// openGate shows everything to everybody.
+type openGate struct{}
+
+func (openGate) Admit(presence.Watcher, presence.ID) presence.Access { return presence.Everyone() }
+
+func (openGate) Dismiss(presence.Watcher, presence.ID) {}
+
+func (openGate) Access(presence.Watcher, presence.ID) presence.Access { return presence.Everyone() }

@@ -98,7 +98,7 @@ func (s sample) Subjects(ctx context.Context, scheme string) iter.Seq[[]presence
 func (c *Config) peers() []aggregator.Bridge {
 	var all []aggregator.Bridge
 	for _, cfg := range c.SIP {
-		all = append(all, sip.New(cfg, forgetful{}, quiet()))
+		all = append(all, sip.New(cfg, forgetful{}, openGate{}, quiet()))
 	}
 	for _, cfg := range c.XMPP {
 		all = append(all, xmpp.New(cfg, forgetful{}, openGate{}, quiet()))

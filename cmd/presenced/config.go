@@ -42,6 +42,7 @@ type Config struct {
 
 	PolicyFile string `yaml:"policy.file" doc:"YAML file with a table that takes the place of the default one. It is read again when it changes, and on SIGHUP. No knob may stand beside it."`
 
+	file  string     // where it was read from
 	knobs []string   // those of the policy that stand in the file
 	table *tableFile // what PolicyFile held when the configuration was loaded; nil: there is none
 }
@@ -142,7 +143,7 @@ func (c *Config) checkPolicy() []config.Problem {
 // loadConfig reads and checks the file, and the table of the policy if it names
 // one; the error names every problem of both.
 func loadConfig(file string) (*Config, error) {
-	var c Config
+	c := Config{file: file}
 	err := config.Load(file, &c)
 	if c.PolicyFile != "" {
 		table, wrong := readTable(c.PolicyFile)

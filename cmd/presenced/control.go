@@ -319,9 +319,19 @@ func (c *control) audited(ctx context.Context, by audit.Actor, what string, id p
 
 // by says who asks; nobody changes anything unnamed.
 func (c *control) by(w http.ResponseWriter, r *http.Request) (audit.Actor, bool) {
+	who, ok := whoAsks(r)
+	if !ok {
+		c.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
+	}
+	return who, ok
+}
+
+var errNameless = errors.New("who asks cannot be told")
+
+// whoAsks names the user at the other end of the control socket.
+func whoAsks(r *http.Request) (audit.Actor, bool) {
 	peer, ok := r.Context().Value(peerKey{}).(*syscall.Ucred)
 	if !ok {
-		c.answer(w, r, http.StatusForbidden, map[string]string{"error": "who asks cannot be told"})
 		return audit.Actor{}, false
 	}
 	return audit.Actor{Who: fmt.Sprintf("uid %d", peer.Uid), From: "control socket"}, true

@@ -24,6 +24,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/aggregator/policy", nil},
 		{"presenced/aggregator/audit", nil},
 		{"presenced/aggregator/access", []string{"presenced/aggregator/audit", "presenced/aggregator/directory"}},
+		{"presenced/aggregator/services", nil},
 		{"presenced/aggregator/store", []string{"nats"}},
 		{"presenced/aggregator", []string{"presenced/aggregator/directory", "presenced/aggregator/journal"}},
 		{"presenced/aes", []string{"presenced/aes/csta"}},

@@ -42,6 +42,7 @@ type commands struct {
 	Sim     SimCommand     `cmd:"" help:"Run a simulated AES, Exchange or Domino."`
 	Config  ConfigCommand  `cmd:"" help:"About the configuration."`
 	Policy  PolicyCommand  `cmd:"" help:"About the policy."`
+	Service ServiceCommand `cmd:"" help:"About the presence services: the servers that presence is published to."`
 	Version VersionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -22,7 +22,6 @@ import (
 	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
-	"presenced/bridges/sip"
 	"presenced/bridges/web"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
@@ -110,12 +109,16 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, b := range bridges {
 		supervisor.AddBridge(b)
 	}
+	administered, err := newServices(ctx, cfg, kept, hub, gate, trail, supervisor, log)
+	if err != nil {
+		return err
+	}
 	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
 	supervisor.AddStatus("access", aggregator.KindStore, gate.Status)
 	if cfg.Control.Socket != "" {
 		socket := newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control"))
 		socket.trail = trail
-		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}}
+		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, administered}
 		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
@@ -151,10 +154,12 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	g.Go(func() error { return manual.Run(ctx) })
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
+	g.Go(func() error { return administered.Run(ctx) })
 	g.Go(func() error {
 		return people.Run(ctx, func(d *directory.Directory) {
 			hub.SetDirectory(d, time.Now())
 			gate.Follow()
+			administered.review()
 		})
 	})
 	g.Go(func() error { return notifySystemd(ctx, supervisor) })
@@ -226,20 +231,14 @@ func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 	return all, nil
 }
 
-// bridges makes all bridges that the configuration names, but the page.
+// bridges makes all bridges that the configuration names, but the page and those to
+// presence servers.
 func (c *Config) bridges(ctx context.Context, kept *store.Store, gate presence.Gate, log *slog.Logger) ([]aggregator.Bridge, error) {
-	publications, err := kept.Bucket(ctx, "publications")
-	if err != nil {
-		return nil, err
-	}
 	subscriptions, err := kept.Bucket(ctx, "subscriptions")
 	if err != nil {
 		return nil, err
 	}
 	var all []aggregator.Bridge
-	for _, cfg := range c.SIP {
-		all = append(all, sip.New(cfg, publications.Part(cfg.Name).Memory(true), log))
-	}
 	for _, cfg := range c.XMPP {
 		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), gate, log))
 	}

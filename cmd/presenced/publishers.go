@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"presenced/aggregator"
+	"presenced/aggregator/audit"
+	"presenced/aggregator/presence"
+	"presenced/aggregator/services"
+	"presenced/aggregator/store"
+	"presenced/bridges/sip"
+	"presenced/internal/config"
+)
+
+// administration is the presence services at work: the catalog, a bridge for each
+// service, and what the control socket does with them.
+type administration struct {
+	catalog      *services.Catalog
+	supervisor   *aggregator.Supervisor
+	people       func() []presence.Person
+	publications *store.Bucket
+	gate         presence.Gate
+	log          *slog.Logger
+
+	mu      sync.Mutex
+	outlets map[string]*outlet
+	left    chan string // who has nothing published any more
+}
+
+// An outlet is the bridge of one service.
+type outlet struct {
+	*sip.Publisher
+	memory   sip.Memory
+	revision uint64
+	leave    context.CancelFunc // ends the waiting for the removal of everybody; nil: the service is wanted
+}
+
+// newServices makes the bridges to the presence servers of the configuration, and
+// the catalog of all of them. The stored ones follow when Run is called.
+func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggregator.Hub, gate presence.Gate, trail *audit.Trail, supervisor *aggregator.Supervisor, log *slog.Logger) (*administration, error) {
+	publications, err := kept.Bucket(ctx, "publications")
+	if err != nil {
+		return nil, err
+	}
+	forms, err := kept.Bucket(ctx, "services")
+	if err != nil {
+		return nil, err
+	}
+	log = log.With("part", "services")
+	a := &administration{
+		supervisor: supervisor, people: hub.People, publications: publications, gate: gate, log: log,
+		outlets: map[string]*outlet{}, left: make(chan string),
+	}
+	taken := map[string]string{}
+	for _, h := range supervisor.Health() {
+		taken[h.Name] = "a " + string(h.Kind)
+	}
+	for _, name := range []string{"access", "control", "journal", "manual", "policy", "services", "store", "web"} {
+		taken[name] = "a part of presenced"
+	}
+	fixed := make([]services.Service, 0, len(cfg.SIP))
+	for _, c := range cfg.SIP {
+		fixed = append(fixed, fixedService(&c))
+		taken[c.Name] = "an entry of the configuration"
+		a.add(c, nil, 0)
+	}
+	a.catalog = services.NewCatalog(services.Terms{
+		Memory: forms, Audit: audited(trail), People: hub.People, Fixed: fixed, File: cfg.file, Taken: taken, Fit: fits, Log: log,
+	})
+	supervisor.AddStatus("services", aggregator.KindStore, a.catalog.Status)
+	return a, nil
+}
+
+// audited writes the deeds of the catalog into the audit trail.
+func audited(trail *audit.Trail) services.Audit {
+	return func(ctx context.Context, d services.Deed, do func() error) error {
+		line := audit.Line{Who: d.Who, From: d.From, What: d.What, Whom: d.Service, Detail: d.Detail}
+		return trail.Change(ctx, line, func(context.Context) error { return do() })
+	}
+}
+
+// sipConfig gives what the bridge of a service is to do.
+func sipConfig(s *services.Service) sip.Config {
+	c := sip.DefaultConfig()
+	c.Name, c.Address, c.Secondary = s.ID, s.Primary.Address(), s.Secondary.Address()
+	c.Transport, c.TLS, c.Entity = s.Transport, s.TLS, s.Entity
+	c.User, c.PasswordFile = s.User, s.PasswordFile
+	c.Expires, c.Rate, c.BusyBasic = s.PublishInterval, s.Rate, s.BusyBasic
+	return c
+}
+
+// fixedService is the service that an entry of the configuration comes to.
+func fixedService(c *sip.Config) services.Service {
+	server := func(address string) services.Server {
+		host, port, _ := net.SplitHostPort(address)
+		number, _ := strconv.Atoi(port)
+		return services.Server{Host: host, Port: number}
+	}
+	return services.Service{
+		ID: c.Name, Primary: server(c.Address), Secondary: server(c.Secondary), Transport: c.Transport, TLS: c.TLS,
+		SubscribeInterval: c.Expires, PublishInterval: c.Expires, Entity: c.Entity, User: c.User, PasswordFile: c.PasswordFile,
+		Users: []string{services.Everyone}, BusyBasic: c.BusyBasic, Rate: c.Rate,
+	}
+}
+
+// fits tells what the bridge has against a service, by the keys of the service.
+func fits(s services.Service) []config.Problem {
+	cfg := sipConfig(&s)
+	problems := cfg.Check()
+	for i := range problems {
+		p := &problems[i]
+		if key, ok := map[string]string{"address": "primary", "expires": "publish_interval", "name": "id"}[p.Path]; ok {
+			p.Path = key
+		}
+	}
+	return problems
+}
+
+// Run has the bridges follow the catalog until ctx ends.
+func (a *administration) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { _ = a.catalog.Run(ctx) })
+	lists := make(chan []services.Record)
+	group.Go(func() {
+		for all := range a.catalog.Watch(ctx) {
+			select {
+			case lists <- all:
+			case <-ctx.Done():
+			}
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case all := <-lists:
+			a.follow(ctx, all, &group)
+		case id := <-a.left:
+			a.remove(ctx, id)
+		}
+	}
+}
+
+// follow makes the bridges what the catalog says.
+func (a *administration) follow(ctx context.Context, all []services.Record, group *sync.WaitGroup) {
+	wanted := map[string]bool{}
+	for i := range all {
+		r := &all[i]
+		wanted[r.ID] = true
+		o := a.find(r.ID)
+		switch {
+		case o == nil:
+			a.add(sipConfig(&r.Service), r.Covers(), r.Revision)
+		case o.revision != r.Revision || o.leave != nil:
+			if o.leave != nil {
+				o.leave()
+			}
+			o.revision, o.leave = r.Revision, nil
+			o.Reform(sipConfig(&r.Service), r.Covers())
+			a.supervisor.TryNow(r.ID)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, o := range a.outlets {
+		if wanted[id] || o.revision == 0 || o.leave != nil {
+			continue
+		}
+		// What cannot be removed ends by itself within the interval.
+		waiting, leave := context.WithTimeout(ctx, longestLeave)
+		o.leave = leave
+		a.supervisor.TryNow(id)
+		group.Go(func() {
+			defer leave()
+			if err := o.Withdraw(waiting); errors.Is(err, context.Canceled) {
+				return // wanted again, or the service ends
+			}
+			select {
+			case a.left <- id:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// longestLeave is how long a server that is away is tried for the removal of what a
+// service published.
+const longestLeave = 10 * time.Minute
+
+// add makes a bridge and has it run; revision zero is of the configuration.
+func (a *administration) add(cfg sip.Config, covers func(*presence.Person) bool, revision uint64) {
+	memory := a.publications.Part(cfg.Name).Memory(true)
+	o := &outlet{Publisher: sip.New(cfg, memory, a.gate, a.log), memory: memory, revision: revision}
+	if covers != nil {
+		o.Reform(cfg, covers)
+	}
+	a.mu.Lock()
+	a.outlets[cfg.Name] = o
+	a.mu.Unlock()
+	a.supervisor.AddBridge(o)
+}
+
+// remove ends the bridge of a service that is not wanted any more.
+func (a *administration) remove(ctx context.Context, id string) {
+	o := a.find(id)
+	if o == nil || o.leave == nil {
+		return // it is wanted again
+	}
+	a.supervisor.RemoveBridge(id)
+	a.mu.Lock()
+	delete(a.outlets, id)
+	a.mu.Unlock()
+	tags, err := o.memory.Load(ctx) // of what a server that is away did not remove
+	for key := range tags {
+		if err == nil {
+			err = o.memory.Delete(ctx, key)
+		}
+	}
+	if err != nil {
+		a.log.WarnContext(ctx, "entity-tags of a deleted presence service stay in the store", "service", id, "error", err)
+	}
+}
+
+func (a *administration) find(id string) *outlet {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.outlets[id]
+}
+
+// review tells every bridge that people have changed.
+func (a *administration) review() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.outlets {
+		o.Review()
+	}
+}
+
+// serviceJSON is a service, as the control socket gives it.
+type serviceJSON struct {
+	ID       string          `json:"id"`
+	Origin   string          `json:"origin"` // store or configuration
+	Revision uint64          `json:"revision,omitempty"`
+	Form     any             `json:"form"` // the keys of the file
+	Text     string          `json:"text"` // the same as YAML
+	People   int             `json:"people"`
+	Status   presence.Status `json:"status"`
+	Servers  []sip.Peer      `json:"servers,omitempty"`
+}
+
+func (a *administration) describe(r *services.Record) serviceJSON {
+	j := serviceJSON{ID: r.ID, Origin: "store", Revision: r.Revision, Text: string(services.Format(r.Service))}
+	if r.Revision == 0 {
+		j.Origin = "configuration"
+	}
+	_ = yaml.Unmarshal([]byte(j.Text), &j.Form) // of our own making
+	j.People = services.Plan(nil, &r.Service, a.people()).After
+	if o := a.find(r.ID); o != nil {
+		j.Status, j.Servers = o.Status(), o.Peers()
+	}
+	return j
+}
+
+// orderJSON is the body of a change; editJSON one edit of it.
+type orderJSON struct {
+	Edits  []editJSON `json:"edits"`
+	Force  bool       `json:"force,omitempty"`
+	DryRun bool       `json:"dry_run,omitempty"`
+}
+
+type editJSON struct {
+	ID       string `json:"id"`
+	Text     string `json:"text,omitempty"` // the service as YAML; empty: it is deleted
+	Revision uint64 `json:"revision,omitempty"`
+}
+
+// maxOrder is the largest body of a change.
+const maxOrder = 8 << 20
+
+// routes implements router.
+//
+//	GET  /services             all, with how they fare
+//	GET  /services/{id}
+//	POST /services             an orderJSON: what it does, or would do
+//	POST /services/{id}/sync   publish everybody again
+//	POST /services/{id}/test   try the servers
+func (a *administration) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
+		all, err := a.catalog.List()
+		if err != nil {
+			a.refuse(w, r, err)
+			return
+		}
+		out := make([]serviceJSON, 0, len(all))
+		for i := range all {
+			out = append(out, a.describe(&all[i]))
+		}
+		a.answer(w, r, http.StatusOK, out)
+	})
+	mux.HandleFunc("POST /services", a.apply)
+	one := func(do func(ctx context.Context, r *services.Record, who audit.Actor) (any, error)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			who, ok := whoAsks(r)
+			if !ok {
+				a.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
+				return
+			}
+			record, err := a.catalog.Find(r.PathValue("id"))
+			var out any
+			if err == nil {
+				out, err = do(r.Context(), &record, who)
+			}
+			if err != nil {
+				a.refuse(w, r, err)
+				return
+			}
+			a.answer(w, r, http.StatusOK, out)
+		}
+	}
+	mux.HandleFunc("GET /services/{id}", one(func(_ context.Context, r *services.Record, _ audit.Actor) (any, error) {
+		return a.describe(r), nil
+	}))
+	mux.HandleFunc("POST /services/{id}/sync", one(func(ctx context.Context, r *services.Record, who audit.Actor) (any, error) {
+		o := a.find(r.ID)
+		if o == nil {
+			return nil, fmt.Errorf("%w: %s is not running yet", services.ErrNone, r.ID)
+		}
+		deed := services.Deed{Who: who.Who, From: who.From, What: "service sync", Service: r.ID}
+		err := a.catalog.Audit(ctx, deed, func() error { o.Resend(); return nil })
+		return a.describe(r), err
+	}))
+	mux.HandleFunc("POST /services/{id}/test", one(func(ctx context.Context, r *services.Record, _ audit.Actor) (any, error) {
+		return sip.Try(ctx, sipConfig(&r.Service), a.log), nil
+	}))
+}
+
+func (a *administration) apply(w http.ResponseWriter, r *http.Request) {
+	who, ok := whoAsks(r)
+	if !ok {
+		a.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
+		return
+	}
+	var body orderJSON
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&body); err != nil || dec.More() {
+		a.answer(w, r, http.StatusBadRequest, map[string]string{"error": fmt.Sprintf(
+			`the body is larger than %d bytes, or not as {"edits": [{"id": "hq", "text": "id: hq\n...", "revision": 5}]}`, maxOrder)})
+		return
+	}
+	o := services.Order{Force: body.Force, DryRun: body.DryRun, Who: who.Who, From: who.From}
+	for _, e := range body.Edits {
+		edit := services.Edit{ID: e.ID, Revision: e.Revision}
+		if e.Text != "" {
+			s, err := services.Parse(e.ID, []byte(e.Text))
+			if err != nil {
+				a.refuse(w, r, fmt.Errorf("%.70s %w: %w", e.ID, services.ErrUnfit, err))
+				return
+			}
+			edit.Service = &s
+		}
+		o.Edits = append(o.Edits, edit)
+	}
+	outcomes, err := a.catalog.Apply(r.Context(), o)
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	a.answer(w, r, http.StatusOK, outcomes)
+}
+
+func (a *administration) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	code := http.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, services.ErrNone):
+		code = http.StatusNotFound
+	case errors.Is(err, services.ErrConflict), errors.Is(err, services.ErrExcess):
+		code = http.StatusConflict
+	case errors.Is(err, services.ErrUnfit), errors.Is(err, services.ErrFixed):
+		code = http.StatusBadRequest
+	default:
+		a.log.WarnContext(r.Context(), "a change of the presence services was refused", "error", err)
+	}
+	a.answer(w, r, code, map[string]string{"error": err.Error()})
+}
+
+func (a *administration) answer(w http.ResponseWriter, r *http.Request, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		a.log.DebugContext(r.Context(), "an answer was not taken", "error", err)
+	}
+}

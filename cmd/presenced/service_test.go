@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"presenced/bridges/pidf"
+	"presenced/fixtures/peers"
+)
+
+// notified waits until a watcher is told that somebody is open, or closed.
+func notified(t *testing.T, w *peers.Watcher, want pidf.Basic) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		body, err := w.Next(ctx)
+		if err != nil {
+			t.Fatalf("waiting for %s: %v", want, err)
+		}
+		d, err := pidf.Parse(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Basic() == want {
+			return
+		}
+	}
+}
+
+// drained takes what a watcher was told already.
+func drained(t *testing.T, w *peers.Watcher) (told int) {
+	t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := w.Next(ctx)
+		cancel()
+		if err != nil {
+			return told
+		}
+		told++
+	}
+}
+
+// TestServices administers a presence service from the command line: it is added,
+// edited, kept over a restart, and deleted, and watchers at a real server see it.
+func TestServices(t *testing.T) {
+	server := peers.Kamailio(t)
+	s := newSite(t, "sip:\n- {name: lab, address: \"127.0.0.1:9\", transport: tcp, entity: \"sip:{tel}@lab.test\"}\n")
+	_, stop := s.serve()
+	s.await("alder", "available/")
+	s.await("birch", "available/")
+	s.listening()
+	service := func(code int, want string, args ...string) string {
+		t.Helper()
+		got, out, errs := command(t, append(append([]string{"service"}, args...), "--socket", s.socket())...)
+		if got != code || !strings.Contains(out+errs, want) {
+			t.Fatalf("service %v: exit %d\n%s%s\nwant %d, %q", args, got, out, errs, code, want)
+		}
+		return out
+	}
+	hq := []string{
+		"add", "--set", "id=hq", "--set", "primary.host=127.0.0.1", "--set", "primary.port=" + server.Address[strings.LastIndexByte(server.Address, ':')+1:],
+		"--set", "entity=sip:{tel}@example.test", "--set", "users=alder,birch,stranger",
+	}
+	service(exitFailed, "Do it? [y/N] presenced: nothing has changed: it was not confirmed", hq...)
+	service(exitInvalid, "--set: rate: 0 is not between", append(hq, "--set", "rate=0")...)
+	alder, birch := peers.SIPWatcher(t, server, "sip:4750@example.test"), peers.SIPWatcher(t, server, "sip:4751@example.test")
+	service(exitOK, "hq: add; 0 people published before, 2 after: 2 added, 0 removed, 0 changed\n  added: alder birch\n  nobody in the directory is: stranger\nhq is kept, revision ", append(hq, "--yes")...)
+	notified(t, alder, pidf.Open)
+	notified(t, birch, pidf.Open)
+	service(exitFailed, "hq was changed meanwhile: it is there already", append(hq, "--yes")...)
+	eventually(t, "the list says how it fares", func() bool {
+		_, out, _ := command(t, "service", "list", "--socket", s.socket())
+		return strings.Contains(out, "hq ") && strings.Contains(out, server.Address+" (in use)") && strings.Contains(out, "127.0.0.1:9 (does not answer)") &&
+			strings.Contains(out, " 2      2     live")
+	})
+	service(exitOK, "ok   "+server.Address+": answers, and takes publications", "test", "hq")
+	service(exitFailed, "FAIL 127.0.0.1:9: cannot connect", "test", "lab")
+	service(exitOK, "2 people are published again", "sync", "hq")
+	notified(t, birch, pidf.Open)
+
+	drained(t, birch)
+	service(exitOK, "removed: alder", "edit", "hq", "--set", "users=birch", "--dry-run")
+	service(exitFailed, "1 of 2 people would be removed, more than max_removed (20 percent) allows", "edit", "hq", "--set", "users=birch", "--yes")
+	service(exitFailed, ", you had 99); show it again", "edit", "hq", "--set", "users=birch", "--force", "--revision", "99")
+	service(exitOK, "hq is kept", "edit", "hq", "--set", "users=birch", "--force")
+	notified(t, alder, pidf.Closed)
+	if n := drained(t, birch); n > 0 {
+		t.Errorf("a watcher of who stays was told %d times", n)
+	}
+	service(exitFailed, "lab stands in the configuration, in "+s.file+": edit it there", "edit", "lab", "--set", "rate=1", "--yes")
+	service(exitFailed, "lab stands in the configuration", "delete", "lab", "--force")
+	service(exitFailed, `"hp"; "presenced service list" names them`, "show", "hp")
+
+	file := s.write("services.yaml", service(exitOK, "users:", "export"))
+	service(exitOK, "hq: stays as it is", "apply", "-f", file)
+	more := s.write("more.yaml", "services:\n- {id: branch, primary: {host: 127.0.0.1, port: 9}, entity: \"{sip}\", users: [everyone]}\n- {id: aes-hq, primary: {host: 127.0.0.1}, entity: \"{sip}\"}\n")
+	service(exitFailed, `"aes-hq" is the name of a source`, "apply", "-f", more, "--yes")
+	wrong := s.write("wrong.yaml", "services:\n- id: x\n  primary: {host: a..b}\n  entity: x\n")
+	service(exitInvalid, wrong+":3: services[0].primary.host: ", "apply", "-f", wrong)
+
+	stop() // withdraws
+	notified(t, birch, pidf.Closed)
+	_, stop = s.serve()
+	s.listening()
+	notified(t, birch, pidf.Open)
+	var all []serviceJSON
+	if err := json.Unmarshal([]byte(service(exitOK, "", "list", "--format", "json")), &all); err != nil || len(all) != 2 || all[0].ID != "hq" || all[1].Origin != "configuration" {
+		t.Errorf("%+v %v", all, err)
+	}
+	service(exitFailed, "1 of 1 people would be removed", "delete", "hq", "--yes")
+	service(exitOK, "hq is deleted", "delete", "hq", "--force")
+	notified(t, birch, pidf.Closed)
+	eventually(t, "the bridge is forgotten", func() bool { return !strings.Contains(string(s.get("/api/health")), `"hq"`) })
+	service(exitOK, "branch is kept", "add", s.write("branch.yaml", strings.Split(string(mustRead(t, more)), "- {id: aes-hq")[0]), "--yes")
+	service(exitOK, "hq is kept", "apply", "-f", file, "--prune", "--force") // nobody was published at branch: they have no sip subject
+	notified(t, birch, pidf.Open)
+	if out := service(exitOK, "hq ", "list"); strings.Contains(out, "branch") {
+		t.Errorf("branch was to be pruned\n%s", out)
+	}
+	stop()
+}
+
+func mustRead(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(fmt.Errorf("read: %w", err))
+	}
+	return data
+}
