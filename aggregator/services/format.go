@@ -54,6 +54,9 @@ func Write(all []Service) []byte {
 	return encode(yaml.MapSlice{{Key: "services", Value: list}})
 }
 
+// Reference writes the keys of the file as Markdown.
+func Reference() string { return config.Reference(file{}) }
+
 // one is a Service alone in a text.
 type one struct {
 	Service `yaml:",inline"`

@@ -65,6 +65,8 @@ func trace(t *testing.T, p *publication, script string) []string {
 			p.Stop(now, removalTries)
 		case "leave":
 			p.Stop(now, 1)
+		case "resend":
+			p.Resend(now)
 		case "orphan":
 			p.Orphan(now)
 		case "inherit":
@@ -155,6 +157,17 @@ func TestPublication(t *testing.T) {
 			2   200 tag=1 expires=600
 			9   tick`, `
 			0 initial body=A expires=600`},
+		"sent again, though the server holds it": {`
+			0   want A
+			0   200 tag=1 expires=600
+			5   resend
+			5.5 resend
+			5.6 200 tag=2 expires=600
+			7   200 tag=3 expires=600
+			9   tick`, `
+			0 initial body=A expires=600
+			5 modify if=1 body=A expires=600
+			6 modify if=2 body=A expires=600`},
 		"changes keep a second apart": {`
 			0   want A
 			0   200 tag=1
@@ -580,7 +593,7 @@ func TestPublicationLaws(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(0, 40).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"want", "want", "answer", "answer", "wait", "restart", "stop"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"want", "want", "answer", "answer", "wait", "restart", "resend", "stop"}).Draw(t, "step") {
 			case "want":
 				newest = rapid.StringMatching("[A-D]").Draw(t, "doc")
 				p.Want([]byte(newest), now)
@@ -590,6 +603,8 @@ func TestPublicationLaws(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 700).Draw(t, "seconds")) * time.Second)
 			case "restart":
 				clear(server.records)
+			case "resend":
+				p.Resend(now)
 			case "stop":
 				p.Stop(now, removalTries)
 				newest = ""

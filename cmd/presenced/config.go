@@ -15,6 +15,7 @@ import (
 	"presenced/aggregator/directory"
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
+	"presenced/aggregator/services"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
 	"presenced/bridges/web"
@@ -183,5 +184,6 @@ func (ReferenceCommand) Run(term *Terminal) error {
 func reference() string {
 	return "# Configuration reference\n\nWritten by `make docs` from the code; do not edit it by hand.\n\n" +
 		"The file is YAML. Unknown keys, wrong values and missing ones are all reported at once, each with its line.\n" +
-		"Secrets stand in files of their own (`*_file`). Durations are written like `30s`, `5m` or `1h30m`.\n" + config.Reference(Config{})
+		"Secrets stand in files of their own (`*_file`). Durations are written like `30s`, `5m` or `1h30m`.\n" + config.Reference(Config{}) +
+		"\n# File of `presenced service`\n\nWhat `add`, `edit -f` and `apply -f` read and `export` writes; it is no part of the configuration.\n" + services.Reference()
 }

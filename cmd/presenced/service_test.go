@@ -52,6 +52,8 @@ func drained(t *testing.T, w *peers.Watcher) (told int) {
 func TestServices(t *testing.T) {
 	server := peers.Kamailio(t)
 	s := newSite(t, "sip:\n- {name: lab, address: \"127.0.0.1:9\", transport: tcp, entity: \"sip:{tel}@lab.test\"}\n")
+	people := mustRead(t, s.dir+"/people.yaml")
+	s.write("presenced.yaml", strings.Replace(string(mustRead(t, s.file)), "people.yaml]}", "people.yaml], interval: 1s}", 1))
 	_, stop := s.serve()
 	s.await("alder", "available/")
 	s.await("birch", "available/")
@@ -124,6 +126,10 @@ func TestServices(t *testing.T) {
 	if out := service(exitOK, "hq ", "list"); strings.Contains(out, "branch") {
 		t.Errorf("branch was to be pruned\n%s", out)
 	}
+	drained(t, alder)
+	service(exitOK, "0 added, 0 removed, 0 changed\n  nobody in the directory is: group:desk\nhq is kept", "edit", "hq", "--set", "users=birch,group:desk", "--yes")
+	s.write("people.yaml", strings.Replace(string(people), "{id: alder,", "{id: alder, groups: [desk],", 1))
+	notified(t, alder, pidf.Open) // who enters a group is published with the next reading
 	stop()
 }
 

@@ -1,0 +1,90 @@
+package aggregator_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"presenced/aggregator"
+	"presenced/aggregator/presence"
+)
+
+// A bridge runs until its context ends and a while longer, or fails while it is told to.
+type bridge struct {
+	name         string
+	fails        atomic.Bool
+	begun, ended atomic.Int32
+}
+
+func (b *bridge) Name() string { return b.name }
+
+func (b *bridge) Run(ctx context.Context, _ presence.Hub) error {
+	b.begun.Add(1)
+	if b.fails.Load() {
+		return presence.Permanent(errors.New("wrong password"))
+	}
+	<-ctx.Done()
+	time.Sleep(time.Second) // what it published is being removed
+	b.ended.Add(1)
+	return ctx.Err()
+}
+
+// Bridges come and go while the supervisor runs, and one of them can be told not to
+// wait until a permanent error is tried again.
+func TestBridgesComeAndGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := aggregator.NewSupervisor(aggregator.NewHub(presence.DefaultPolicy(), nil, quiet), quiet)
+		early := &bridge{name: "early"}
+		v.AddBridge(early)
+		v.RemoveBridge("early") // never ran
+		stop := run(t, v.Run)
+		synctest.Wait()
+
+		a := &bridge{name: "a"}
+		a.fails.Store(true)
+		v.AddBridge(a)
+		synctest.Wait()
+		if h := v.Health(); len(h) != 1 || h[0].LastError != "wrong password" || early.begun.Load() != 0 {
+			t.Fatalf("%+v", h)
+		}
+		a.fails.Store(false)
+		v.TryNow("b") // nobody
+		synctest.Wait()
+		if a.begun.Load() != 1 {
+			t.Error("tried for another one")
+		}
+		v.TryNow("a")
+		synctest.Wait()
+		if h := v.Health(); a.begun.Load() != 2 || h[0].Phase != presence.PhaseLive {
+			t.Errorf("%d runs, %+v", a.begun.Load(), h)
+		}
+
+		b := &bridge{name: "b"}
+		v.AddBridge(b)
+		synctest.Wait()
+		v.RemoveBridge("a")
+		if a.ended.Load() != 1 {
+			t.Error("removed before it has ended")
+		}
+		v.RemoveBridge("a") // again
+		if h := v.Health(); len(h) != 1 || h[0].Name != "b" {
+			t.Errorf("%+v", h)
+		}
+		again := &bridge{name: "a"}
+		v.AddBridge(again)
+		synctest.Wait()
+		if again.begun.Load() != 1 || b.begun.Load() != 1 || b.ended.Load() != 0 {
+			t.Error("the others are not as they were")
+		}
+		stop()
+		v.AddBridge(&bridge{name: "late"}) // nobody runs it
+		if again.ended.Load() != 1 || b.ended.Load() != 1 {
+			t.Error("not all have ended")
+		}
+		v.RemoveBridge("late")
+		v.RemoveBridge("b")
+	})
+}
