@@ -111,8 +111,8 @@ type Terms struct {
 // A Catalog is the presence services. What is changed counts only when it is
 // durable. All methods may be called from any goroutine.
 type Catalog struct {
-	Terms
-	turn chan struct{} // holds a token while nobody changes anything
+	terms Terms
+	turn  chan struct{} // holds a token while nobody changes anything
 
 	mu       sync.Mutex
 	stored   map[string]Record
@@ -133,7 +133,7 @@ const (
 
 // NewCatalog makes a Catalog; what is stored is there when Load succeeded.
 func NewCatalog(t Terms) *Catalog {
-	c := &Catalog{Terms: t, turn: make(chan struct{}, 1), stored: map[string]Record{}, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	c := &Catalog{terms: t, turn: make(chan struct{}, 1), stored: map[string]Record{}, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c
 }
@@ -161,7 +161,7 @@ func (c *Catalog) give() { c.turn <- struct{}{} }
 // load is Load for who has the turn.
 func (c *Catalog) load(ctx context.Context) error {
 	stored, unread := map[string]Record{}, map[string]error{}
-	all, err := c.Memory.Load(ctx)
+	all, err := c.terms.Memory.Load(ctx)
 	for id := range all {
 		if err != nil {
 			break
@@ -170,7 +170,7 @@ func (c *Catalog) load(ctx context.Context) error {
 		var wrong error
 		if r, wrong, err = c.fetch(ctx, id); wrong != nil {
 			unread[id] = wrong
-			c.Log.ErrorContext(ctx, "a stored presence service cannot be used and is left aside", "service", id, "error", wrong)
+			c.terms.Log.ErrorContext(ctx, "a stored presence service cannot be used and is left aside", "service", id, "error", wrong)
 			continue
 		}
 		stored[id] = r
@@ -189,7 +189,7 @@ func (c *Catalog) load(ctx context.Context) error {
 
 // fetch reads one service; wrong says why it cannot be used.
 func (c *Catalog) fetch(ctx context.Context, id string) (r Record, wrong, err error) {
-	value, revision, err := c.Memory.Get(ctx, id)
+	value, revision, err := c.terms.Memory.Get(ctx, id)
 	if err != nil {
 		return r, nil, err
 	}
@@ -223,7 +223,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 				continue
 			}
 			if ctx.Err() == nil {
-				c.Log.ErrorContext(ctx, "the presence services are not known yet", "error", err)
+				c.terms.Log.ErrorContext(ctx, "the presence services are not known yet", "error", err)
 			}
 		}
 		timer := time.NewTimer(pause)
@@ -248,7 +248,7 @@ func (c *Catalog) isLoaded() bool {
 func (c *Catalog) Status() presence.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := presence.Status{Phase: presence.PhaseLive, Detail: fmt.Sprintf("%d presence services stored, %d in the configuration", len(c.stored), len(c.Fixed))}
+	s := presence.Status{Phase: presence.PhaseLive, Detail: fmt.Sprintf("%d presence services stored, %d in the configuration", len(c.stored), len(c.terms.Fixed))}
 	if c.failed != nil {
 		s.Phase, s.LastError, s.LastErrorAt = presence.PhaseDegraded, c.failed.Error(), c.failedAt
 		s.Detail = "the store does not take changes of presence services; they are refused"
@@ -269,7 +269,7 @@ func (c *Catalog) List() ([]Record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := slices.Collect(maps.Values(c.stored))
-	for _, s := range c.Fixed {
+	for _, s := range c.terms.Fixed {
 		all = append(all, Record{Service: s})
 	}
 	slices.SortFunc(all, func(a, b Record) int { return cmp.Compare(a.ID, b.ID) })
@@ -369,7 +369,7 @@ func excess(all []Outcome) string {
 
 // plan checks the edits of an order, and tells what they do.
 func (c *Catalog) plan(o *Order) ([]Outcome, error) {
-	people := c.People()
+	people := c.terms.People()
 	outcomes := make([]Outcome, 0, len(o.Edits))
 	seen := map[string]bool{}
 	var wrong []error
@@ -415,8 +415,8 @@ func (c *Catalog) before(e *Edit) (*Service, error) {
 	switch {
 	case e.Service != nil && e.Service.ID != e.ID:
 		return nil, fmt.Errorf("%s %w: the identifier of a service cannot be changed (to %.70q); delete it and add another one", e.ID, ErrUnfit, e.Service.ID)
-	case slices.ContainsFunc(c.Fixed, func(s Service) bool { return s.ID == e.ID }):
-		return nil, fmt.Errorf("%s %w, in %s: edit it there", e.ID, ErrFixed, c.File)
+	case slices.ContainsFunc(c.terms.Fixed, func(s Service) bool { return s.ID == e.ID }):
+		return nil, fmt.Errorf("%s %w, in %s: edit it there", e.ID, ErrFixed, c.terms.File)
 	case unread != nil && e.Service == nil:
 		return nil, nil //nolint:nilnil // what cannot be used can be deleted
 	case unread != nil:
@@ -436,11 +436,11 @@ func (c *Catalog) before(e *Edit) (*Service, error) {
 // check gives an ErrUnfit with every problem of a service.
 func (c *Catalog) check(s *Service) error {
 	ps := s.Check()
-	if taken := c.Taken[s.ID]; taken != "" {
+	if taken := c.terms.Taken[s.ID]; taken != "" {
 		ps = append(ps, config.Wrong("id", "%q is the name of %s; names are unique among sources, bridges and services", s.ID, taken))
 	}
-	if len(ps) == 0 && c.Fit != nil {
-		ps = c.Fit(*s)
+	if len(ps) == 0 && c.terms.Fit != nil {
+		ps = c.terms.Fit(*s)
 	}
 	if len(ps) == 0 {
 		return nil
@@ -467,7 +467,7 @@ func (c *Catalog) make(ctx context.Context, o *Order, e *Edit, out *Outcome) err
 		}
 	}
 	deed := Deed{Who: o.Who, From: o.From, What: "service " + out.What, Service: e.ID, Detail: detail}
-	err := c.Audit(ctx, deed, func() error { return c.write(ctx, e) })
+	err := c.terms.Audit(ctx, deed, func() error { return c.write(ctx, e) })
 	if err != nil {
 		return err
 	}
@@ -475,7 +475,7 @@ func (c *Catalog) make(ctx context.Context, o *Order, e *Edit, out *Outcome) err
 	defer c.mu.Unlock()
 	out.Revision = c.stored[e.ID].Revision
 	c.announce()
-	c.Log.InfoContext(ctx, "a presence service was changed", "service", e.ID, "what", out.What, "by", o.Who, "detail", detail)
+	c.terms.Log.InfoContext(ctx, "a presence service was changed", "service", e.ID, "what", out.What, "by", o.Who, "detail", detail)
 	return nil
 }
 
@@ -485,11 +485,11 @@ func (c *Catalog) write(ctx context.Context, e *Edit) error {
 	var err error
 	switch {
 	case e.Service == nil:
-		err = c.Memory.Delete(ctx, e.ID)
+		err = c.terms.Memory.Delete(ctx, e.ID)
 	case e.Revision == 0:
-		revision, err = c.Memory.Create(ctx, e.ID, Format(*e.Service))
+		revision, err = c.terms.Memory.Create(ctx, e.ID, Format(*e.Service))
 	default:
-		revision, err = c.Memory.Update(ctx, e.ID, Format(*e.Service), e.Revision)
+		revision, err = c.terms.Memory.Update(ctx, e.ID, Format(*e.Service), e.Revision)
 	}
 	if err != nil {
 		return c.unsure(ctx, e, err)

@@ -97,6 +97,11 @@ func (s *Service) Check() []config.Problem {
 	case "udp", "tcp":
 	case "tls":
 		ps = append(ps, config.Under("tls", s.TLS.Check())...)
+		for key, file := range map[string]string{"tls.ca_file": s.TLS.CAFile, "tls.cert_file": s.TLS.CertFile, "tls.key_file": s.TLS.KeyFile} {
+			if file != "" && !isPath(file) {
+				wrong(key, "%.100q is no full path", file)
+			}
+		}
 	default:
 		wrong("transport", "%.20q is none of udp, tcp, tls", s.Transport)
 	}
@@ -114,8 +119,8 @@ func (s *Service) Check() []config.Problem {
 	if !plain(s.User, maxName) {
 		wrong("user", "is longer than %d bytes, or has control characters", maxName)
 	}
-	if p := string(s.PasswordFile); p != "" && (!strings.HasPrefix(p, "/") || !plain(p, presence.MaxText)) {
-		wrong("password_file", "%.100q is no full path", p)
+	if s.PasswordFile != "" && !isPath(string(s.PasswordFile)) {
+		wrong("password_file", "%.100q is no full path", string(s.PasswordFile))
 	}
 	ps = append(ps, s.checkUsers()...)
 	if s.MaxRemoved < 0 || s.MaxRemoved > 100 {
@@ -168,6 +173,8 @@ func (s *Server) check() []config.Problem {
 	}
 	return ps
 }
+
+func isPath(file string) bool { return strings.HasPrefix(file, "/") && plain(file, presence.MaxText) }
 
 func isHost(host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {

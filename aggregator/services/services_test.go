@@ -83,14 +83,14 @@ func TestEveryProblem(t *testing.T) {
   rate: 0
   colour: red
 - {id: lab, primary: {host: 1.2.3}, secondary: {host: "[::1]"}, entity: "{sip}"}
-- {id: lab, primary: {host: a.example.com}, secondary: {host: a.example.com}, entity: "{sip}", transport: tls, tls: {cert_file: /x}}
+- {id: lab, primary: {host: a.example.com}, secondary: {host: a.example.com}, entity: "{sip}", transport: tls, tls: {cert_file: /x, ca_file: ca.pem}}
 `))
 	want := []string{
 		"2: services[0].id:", "3: services[0].primary.host:", "3: services[0].primary.port:", "4: services[0].secondary.host:", "5: services[0].transport:",
 		"6: services[0].subscribe_interval:", "7: services[0].publish_interval:", "8: services[0].entity:", "10: services[0].password_file:",
 		"11: services[0].users[1]:", "11: services[0].users[2]:", "11: services[0].users[3]:", "11: services[0].users[4]:",
 		"12: services[0].max_removed:", "13: services[0].busy_basic:", "14: services[0].rate:", "15: services[0].colour:",
-		"16: services[1].primary.host:", "16: services[1].secondary.host:", "17: services[2].id:", "17: services[2].secondary:", "17: services[2].tls.cert_file:",
+		"16: services[1].primary.host:", "16: services[1].secondary.host:", "17: services[2].id:", "17: services[2].secondary:", "17: services[2].tls.cert_file:", "17: services[2].tls.ca_file:",
 	}
 	if err == nil {
 		t.Fatal("no error")

@@ -88,10 +88,10 @@ func (p *Publisher) Name() string { return p.name }
 func (p *Publisher) Status() presence.Status { return p.board.get() }
 
 // Run publishes everybody whom hub knows, who is covered and has an address, and of
-// whom the gate shows something, until ctx ends: then it removes what it published, as far as that goes in a few seconds, and
-// gives the error of ctx. It fails when no server answers, and permanently when
-// the server does not take the password. What is published then stays known to
-// the Publisher, and the next Run goes on from there.
+// whom the gate shows something, until ctx ends: then it removes what it published,
+// as far as that goes in a few seconds, and gives the error of ctx. It fails when no
+// server answers, and permanently when the server does not take the password. What
+// is published then stays known to the Publisher, and the next Run goes on from there.
 func (p *Publisher) Run(ctx context.Context, hub presence.Hub) error {
 	err := p.run(ctx, hub)
 	for errors.Is(err, errReformed) {

@@ -27,6 +27,7 @@ import (
 // service, and what the control socket does with them.
 type administration struct {
 	catalog      *services.Catalog
+	audit        services.Audit
 	supervisor   *aggregator.Supervisor
 	people       func() []presence.Person
 	publications *store.Bucket
@@ -59,7 +60,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	}
 	log = log.With("part", "services")
 	a := &administration{
-		supervisor: supervisor, people: hub.People, publications: publications, gate: gate, log: log,
+		supervisor: supervisor, people: hub.People, publications: publications, gate: gate, audit: audited(trail), log: log,
 		outlets: map[string]*outlet{}, left: make(chan string),
 	}
 	taken := map[string]string{}
@@ -76,7 +77,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 		a.add(c, nil, 0)
 	}
 	a.catalog = services.NewCatalog(services.Terms{
-		Memory: forms, Audit: audited(trail), People: hub.People, Fixed: fixed, File: cfg.file, Taken: taken, Fit: fits, Log: log,
+		Memory: forms, Audit: a.audit, People: hub.People, Fixed: fixed, File: cfg.file, Taken: taken, Fit: fits, Log: log,
 	})
 	supervisor.AddStatus("services", aggregator.KindStore, a.catalog.Status)
 	return a, nil
@@ -260,6 +261,12 @@ type serviceJSON struct {
 	Servers  []sip.Peer      `json:"servers,omitempty"`
 }
 
+// servicesJSON is all services, or those that are known.
+type servicesJSON struct {
+	Services []serviceJSON `json:"services"`
+	Problem  string        `json:"problem,omitempty"` // why they are not all
+}
+
 func (a *administration) describe(r *services.Record) serviceJSON {
 	j := serviceJSON{ID: r.ID, Origin: "store", Revision: r.Revision, Text: string(services.Format(r.Service))}
 	if r.Revision == 0 {
@@ -299,13 +306,12 @@ const maxOrder = 8 << 20
 func (a *administration) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
 		all, err := a.catalog.List()
+		out := servicesJSON{Services: make([]serviceJSON, 0, len(all))}
 		if err != nil {
-			a.refuse(w, r, err)
-			return
+			out.Problem = err.Error()
 		}
-		out := make([]serviceJSON, 0, len(all))
 		for i := range all {
-			out = append(out, a.describe(&all[i]))
+			out.Services = append(out.Services, a.describe(&all[i]))
 		}
 		a.answer(w, r, http.StatusOK, out)
 	})
@@ -338,7 +344,7 @@ func (a *administration) routes(mux *http.ServeMux) {
 			return nil, fmt.Errorf("%w: %s is not running yet", services.ErrNone, r.ID)
 		}
 		deed := services.Deed{Who: who.Who, From: who.From, What: "service sync", Service: r.ID}
-		err := a.catalog.Audit(ctx, deed, func() error { o.Resend(); return nil })
+		err := a.audit(ctx, deed, func() error { o.Resend(); return nil })
 		return a.describe(r), err
 	}))
 	mux.HandleFunc("POST /services/{id}/test", one(func(ctx context.Context, r *services.Record, _ audit.Actor) (any, error) {

@@ -58,6 +58,16 @@ func (s *Socket) services(ctx context.Context, method, path string, body, into a
 	return s.do(req, into)
 }
 
+// all gives all services. The error may say that only those given are known.
+func (s *Socket) all(ctx context.Context) ([]serviceJSON, error) {
+	var answer servicesJSON
+	err := s.services(ctx, http.MethodGet, "", nil, &answer)
+	if err == nil && answer.Problem != "" {
+		err = errors.New(answer.Problem)
+	}
+	return answer.Services, err
+}
+
 // service gives one service by its identifier.
 func (s *Socket) service(ctx context.Context, id string) (*serviceJSON, services.Service, error) {
 	var j serviceJSON
@@ -86,12 +96,12 @@ type ServiceListCommand struct {
 
 // Run implements the command.
 func (c *ServiceListCommand) Run(ctx context.Context, term *Terminal) error {
-	var all []serviceJSON
-	if err := c.services(ctx, http.MethodGet, "", nil, &all); err != nil {
-		return err
+	all, unknown := c.all(ctx)
+	if len(all) == 0 && unknown != nil {
+		return unknown
 	}
 	if c.Format == "json" {
-		return printJSON(term.Out, all)
+		return errors.Join(printJSON(term.Out, all), unknown)
 	}
 	t := tabwriter.NewWriter(term.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SERVICE\tFROM\tPRIMARY\tSECONDARY\tSUBSCRIBE\tPUBLISH\tUSERS\tHELD\tPHASE\tLAST ERROR")
@@ -108,7 +118,7 @@ func (c *ServiceListCommand) Run(ctx context.Context, term *Terminal) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", j.ID, j.Origin, j.server(&s.Primary), j.server(&s.Secondary),
 			s.SubscribeInterval, s.PublishInterval, j.People, held, j.Status.Phase, j.Status.LastError)
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), unknown)
 }
 
 // server says where a server is and whether it answers.
@@ -392,8 +402,8 @@ type ServiceExportCommand struct {
 
 // Run implements the command.
 func (c *ServiceExportCommand) Run(ctx context.Context, term *Terminal) error {
-	var all []serviceJSON
-	if err := c.services(ctx, http.MethodGet, "", nil, &all); err != nil {
+	all, err := c.all(ctx)
+	if err != nil {
 		return err
 	}
 	var forms []services.Service
@@ -411,7 +421,7 @@ func (c *ServiceExportCommand) Run(ctx context.Context, term *Terminal) error {
 	if c.ID != "" && len(forms) == 0 {
 		return fmt.Errorf("%w: %s", services.ErrNone, c.ID)
 	}
-	_, err := term.Out.Write(services.Write(forms))
+	_, err = term.Out.Write(services.Write(forms))
 	return err
 }
 
@@ -428,8 +438,8 @@ func (c *ServiceApplyCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	var all []serviceJSON
-	if err := c.services(ctx, http.MethodGet, "", nil, &all); err != nil {
+	all, err := c.all(ctx)
+	if err != nil {
 		return err
 	}
 	revisions := map[string]uint64{}
