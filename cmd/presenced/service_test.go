@@ -3,13 +3,19 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"presenced/aggregator"
+	"presenced/aggregator/presence"
+	"presenced/aggregator/services"
 	"presenced/bridges/pidf"
+	"presenced/bridges/sip"
 	"presenced/fixtures/peers"
 )
 
@@ -131,6 +137,67 @@ func TestServices(t *testing.T) {
 	s.write("people.yaml", strings.Replace(string(people), "{id: alder,", "{id: alder, groups: [desk],", 1))
 	notified(t, alder, pidf.Open) // who enters a group is published with the next reading
 	stop()
+}
+
+// brokenForms is a bucket of services that cannot be read.
+type brokenForms struct{ services.Memory }
+
+// Load implements services.Memory.
+func (brokenForms) Load(context.Context) (map[string][]byte, error) {
+	return nil, errors.New("disk full")
+}
+
+// TestServicesWithoutStore lists those of the configuration, and refuses changes.
+func TestServicesWithoutStore(t *testing.T) {
+	hub := aggregator.NewHub(presence.DefaultPolicy(), nil, quiet())
+	lab := sip.DefaultConfig()
+	lab.Name, lab.Address, lab.Entity = "lab", "127.0.0.1:9", "{sip}"
+	a := &administration{people: hub.People, log: quiet(), catalog: services.NewCatalog(services.Terms{
+		Memory: brokenForms{}, People: hub.People, Fixed: []services.Service{fixedService(&lab)}, Log: quiet(),
+	})}
+	if err := a.catalog.Load(t.Context()); err == nil {
+		t.Fatal("it can be read")
+	}
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	c := newControl(socket, aggregator.NewManual(hub, &refusing{}, quiet()), &archive{hub: hub, log: quiet()}, hub, quiet(), a)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, hub) }()
+	defer func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}()
+	eventually(t, "the socket is there", func() bool { return c.Status().Phase == presence.PhaseLive })
+	for _, c := range []struct{ about, out, errs string }{
+		{"list", "lab", "could not be read yet"},
+		{"show lab", "127.0.0.1", ""},
+		{"show hq", "", "could not be read yet"},
+		{"export", "", "could not be read yet"},
+		{"add --set id=hq --set primary.host=a --set entity={sip} --yes", "", "could not be read yet"},
+		{"sync lab", "", "not running yet"},
+	} {
+		code, out, errs := command(t, append(append([]string{"service"}, strings.Fields(c.about)...), "--socket", socket)...)
+		if (code == 0) != (c.errs == "") || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) {
+			t.Errorf("%s: exit %d\n%s%s", c.about, code, out, errs)
+		}
+	}
+	for _, c := range []struct {
+		method, path, body string
+		code               int
+	}{
+		{"POST", "/services", "{}{}", 400},
+		{"POST", "/services", `{"edits":[{"id":"hq","revission":1}]}`, 400},
+		{"POST", "/services", `{"edits":[{"id":"hq","text":"id: ["}]}`, 400},
+		{"POST", "/services", `{"edits":[{"id":"` + strings.Repeat("x", maxOrder) + `"}]}`, 400},
+		{"DELETE", "/services/lab", "", 404},
+		{"POST", "/services/hq/test", "", 503},
+	} {
+		if code, body, err := ask(socket, c.method, c.path, c.body); err != nil || code != c.code {
+			t.Errorf("%s %s %.40s: %d %s %v, want %d", c.method, c.path, c.body, code, body, err, c.code)
+		}
+	}
 }
 
 func mustRead(t *testing.T, file string) []byte {
