@@ -353,7 +353,7 @@ func TestBrowserPast(t *testing.T) {
 	for _, f := range []presence.Fact{presence.PhoneIdle, presence.PhoneConnected, presence.PhoneIdle, presence.PhoneDND, presence.PhoneIdle, presence.PhoneConnected} {
 		w.says(doyle, "aes-cm1", span(f, time.Now(), "tel:"+doyle))
 	}
-	noon := time.Now().Truncate(time.Hour)
+	noon := time.Now().Truncate(time.Minute) // the meeting began half an hour ago
 	for i := range w.then[doyle] {
 		shot := &w.then[doyle][len(w.then[doyle])-1-i]
 		shot.at = noon.Add(-time.Duration(i*7) * time.Minute)
