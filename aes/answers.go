@@ -23,7 +23,7 @@ func (l *Link) stationAnswer(r *request, m csta.Message, now time.Time) {
 		delete(l.leaving, r.name)
 		return
 	}
-	if st.gone {
+	if st.gone || st.over {
 		l.tooLate(m)
 		return
 	}
@@ -114,7 +114,7 @@ func (l *Link) segment(m *csta.DeviceSegment, now time.Time) {
 	}
 	if m.Last == csta.Yes {
 		delete(l.segments, m.ServiceCrossRef)
-		if !s.st.gone {
+		if !s.st.gone && !s.st.over {
 			l.snapshot(s.st, s.calls, s.service, now)
 		}
 	}
@@ -259,7 +259,7 @@ func (l *Link) unsupported(o op) {
 // next poll, anything else is tried again, later each time. While a snapshot is
 // needed and fails, what was said is in doubt.
 func (l *Link) failed(st *station, o op, now time.Time) {
-	if st == nil || st.gone {
+	if st == nil || st.gone || st.over {
 		return
 	}
 	if o == opDND || o == opForward {

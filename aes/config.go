@@ -21,11 +21,14 @@ type Config struct {
 	User            string        `yaml:"user" doc:"CTI user of AES. It needs unrestricted access, or device monitoring of the extensions in the security database."`
 	PasswordFile    secret.File   `yaml:"password_file" doc:"File that holds the password of the user."`
 	Switch          string        `yaml:"switch" doc:"Name of the switch connection as AES knows it, such as CM1."`
+	Extensions      []string      `yaml:"extensions" doc:"Extensions of this switch: 21042, a range such as 21000-21999, or a group such as 21xxx, where each x stands for a digit. Empty: all. Several sources of one switch share the extensions that they have in common; while one is lost, the others cover for it."`
+	Capacity        int           `yaml:"capacity" default:"0" doc:"How many extensions this source monitors at most, such as the licences of its server. Zero: no limit."`
+	Priority        []string      `yaml:"priority" doc:"Groups of people whose extensions are monitored before all others, the most important group first. The same for all sources of one switch."`
 	Versions        []string      `yaml:"versions" default:"privE,privA,priv9,priv8,priv7,priv6" doc:"Protocol versions to offer, the preferred one first. A name that begins with priv stands for that version of the third edition; anything else is offered as it is."`
 	SessionDuration time.Duration `yaml:"session_duration" default:"180s" doc:"How long the server keeps a session without a sign of life. The server may grant less; a sign of life goes out at half of what it grants."`
 	CleanupDelay    time.Duration `yaml:"cleanup_delay" default:"60s" doc:"How long the server keeps the monitors after a lost connection, so that the session can be taken up again."`
 	Outstanding     int           `yaml:"outstanding" default:"20" doc:"How many requests may wait for an answer at a time."`
-	Rate            int           `yaml:"rate" default:"50" doc:"How many requests are sent in a second at most."`
+	Rate            int           `yaml:"rate" default:"50" doc:"How many requests are sent in a second at most. Zero: as many as outstanding lets through, for a server that does nothing else."`
 	Grace           time.Duration `yaml:"grace" default:"30s" doc:"How long what is known counts after the server, or its link to the switch, was lost."`
 	FeatureRound    time.Duration `yaml:"feature_round" default:"1m" doc:"Shortest time between two such questions about one extension, which counts where there are few."`
 	FeaturePoll     time.Duration `yaml:"feature_poll" default:"100ms" doc:"Time between two extensions whose do not disturb and forwarding are asked again, round and round. Zero: they are asked once only."`
@@ -70,6 +73,14 @@ func (c *Config) Check() []config.Problem {
 	if c.Switch == "" {
 		wrong("switch", "the name of the switch connection is needed")
 	}
+	for i, text := range c.Extensions {
+		if _, err := parseNumbers(text); err != nil {
+			wrong("extensions["+strconv.Itoa(i)+"]", "%v", err)
+		}
+	}
+	if c.Capacity < 0 {
+		wrong("capacity", "%d is no number of extensions; zero means no limit", c.Capacity)
+	}
 	if len(c.Versions) == 0 {
 		wrong("versions", "at least one version must be offered")
 	}
@@ -93,8 +104,8 @@ func (c *Config) Check() []config.Problem {
 	if c.Outstanding < 1 || c.Outstanding > 1000 {
 		wrong("outstanding", "%d is not between 1 and 1000", c.Outstanding)
 	}
-	if c.Rate < 1 || c.Rate > 1000 {
-		wrong("rate", "%d is not between 1 and 1000", c.Rate)
+	if c.Rate < 0 || c.Rate > 1000 {
+		wrong("rate", "%d is not between 0 and 1000", c.Rate)
 	}
 	if !c.Plain {
 		ps = append(ps, config.Under("tls", c.TLS.Check())...)

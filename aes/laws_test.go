@@ -248,6 +248,7 @@ func TestLawLinkSurvivesAnyServer(t *testing.T) {
 		s.answer = nil
 		s.disconnect()
 		s.cover("4750", "4751")
+		s.link.Reports()
 		s.reports = nil
 		s.connect()
 		s.run(time.Minute)

@@ -244,7 +244,7 @@ func (l *Link) Frames() []csta.Frame {
 }
 
 // Reports drains what is to be emitted: the newest report of each extension
-// that has something new to say.
+// that has something new to say, and an empty one of each that is no longer covered.
 func (l *Link) Reports() []presence.Report {
 	var out []presence.Report
 	for _, st := range l.changed {
@@ -257,6 +257,12 @@ func (l *Link) Reports() []presence.Report {
 		}
 	}
 	l.changed = l.changed[:0]
+	for _, s := range l.left {
+		if l.byExtension[s.Value] == nil {
+			out = append(out, presence.Report{Source: l.source, Subject: s, At: l.now, Grace: l.cfg.Grace})
+		}
+	}
+	l.left = nil
 	return out
 }
 
@@ -271,6 +277,13 @@ func (l *Link) Notes() []string {
 // Err is not nil once the connection must be closed. It is permanent where
 // trying again soon is useless. Connected clears it.
 func (l *Link) Err() error { return l.err }
+
+// Working tells whether the calls of the switch can be watched, and whether
+// everything that is covered was heard of since that is so.
+func (l *Link) Working() (working, complete bool) {
+	working = l.phase == inSession && l.err == nil && !l.held()
+	return working, working && l.covered && l.synced
+}
 
 // Status tells how the link fares.
 func (l *Link) Status() presence.Status {

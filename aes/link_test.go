@@ -892,7 +892,7 @@ func TestRosterChanges(t *testing.T) {
 	s := live(t, "4750", "4751")
 	s.cover("4751", "4752", "not a number")
 	s.run(time.Second)
-	s.want("4752: idle", "not a number: nothing")
+	s.want("4750: nothing", "4752: idle", "not a number: nothing")
 	want := []string{"MonitorStop", "ReleaseDeviceId 4750", "GetThirdPartyDeviceId 4752", "MonitorStart 4752", "SnapshotDevice 4752", "GetDoNotDisturb 4752", "GetForwarding 4752"}
 	if got := s.asked(); !slices.Equal(got, want) {
 		t.Errorf("asked %q", got)
@@ -915,7 +915,39 @@ func TestWhoLeavesDuringTheSweepLeavesNoMonitor(t *testing.T) {
 	if s.count("MonitorStart") != 1 || s.count("MonitorStop") != 1 {
 		t.Errorf("asked %q", s.asked())
 	}
-	s.want()
+	s.want("4750: nothing")
+}
+
+// Who is important is covered first, and a capacity is spent on them.
+func TestCapacity(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Capacity = 2 })
+	s.cover("4759", "4751", "not a number", "4750")
+	s.connect()
+	s.run(5 * time.Second)
+	s.want("4750: nothing", "4751: idle", "4759: idle", "not a number: nothing")
+	if got := s.asked(); got[2] != "GetThirdPartyDeviceId 4759" || slices.Contains(got, "GetThirdPartyDeviceId 4750") {
+		t.Errorf("asked %q", got)
+	}
+	st := s.link.Status()
+	if why := st.Unmonitored["4750"]; st.Phase != presence.PhaseLive || !strings.Contains(why, "beyond the capacity of 2") {
+		t.Errorf("%+v", st)
+	}
+	// A place becomes free.
+	s.cover("4759", "4750")
+	s.run(10 * time.Minute)
+	s.want("4750: idle", "4751: nothing", "not a number: nothing")
+	if got := s.asked(); slices.Contains(got, "GetThirdPartyDeviceId 4759") {
+		t.Errorf("asked %q", got)
+	}
+	// Somebody more important takes it, while a request about who had it is under way.
+	s.delay = time.Second
+	s.status("messagesLost", "")
+	s.cover("4752", "4759", "4750")
+	s.run(10 * time.Minute)
+	s.want("4750: nothing", "4752: idle")
+	if len(s.link.byCrossRef) != 2 {
+		t.Errorf("%d monitors", len(s.link.byCrossRef))
+	}
 }
 
 func TestEventBeforeTheAnswerThatNamesItsMonitor(t *testing.T) {

@@ -220,7 +220,7 @@ func (l *Link) take() (work, bool) {
 			if w.st == nil {
 				return w, true
 			}
-			if w.st.gone || !w.st.queued.has(w.op) {
+			if w.st.gone || w.st.over || !w.st.queued.has(w.op) {
 				continue // overtaken
 			}
 			w.st.queued.remove(w.op)
@@ -233,7 +233,7 @@ func (l *Link) take() (work, bool) {
 // want queues a request about a station. One that waits already is not doubled,
 // but may move to an earlier queue.
 func (l *Link) want(st *station, o op, queue int) {
-	if l.phase != inSession || st.gone || o == opDND && l.noDND || o == opForward && l.noForward {
+	if l.phase != inSession || st.gone || st.over || o == opDND && l.noDND || o == opForward && l.noForward {
 		return
 	}
 	if st.queued.has(o) && queue != first {
@@ -254,7 +254,10 @@ func (l *Link) pump(now time.Time) {
 		if !l.perform(w, now) {
 			continue
 		}
-		gap := time.Second * time.Duration(l.slow) / time.Duration(max(1, l.cfg.Rate))
+		if l.cfg.Rate == 0 {
+			continue // the outstanding ones are limit enough
+		}
+		gap := time.Second * time.Duration(l.slow) / time.Duration(l.cfg.Rate)
 		l.pace = l.pace.Add(gap)
 		if l.pace.Before(now) {
 			l.pace = now.Add(gap)

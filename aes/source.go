@@ -29,15 +29,28 @@ type Source struct {
 	log  *slog.Logger
 	dial func(ctx context.Context) (net.Conn, error)
 
+	fleet  *fleet // all sources of the switch
+	member *member
+
 	mu   sync.Mutex // guards link; held for computing only
 	link *Link
 }
 
-// New makes a source of a Config that was checked.
-func New(cfg Config, log *slog.Logger) *Source {
-	s := &Source{cfg: cfg, log: log.With("source", cfg.Name), link: NewLink(cfg, cfg.Name)}
-	s.dial = s.connect
-	return s
+// New makes a source of a Config that was checked: the only one of its switch.
+func New(cfg Config, log *slog.Logger) *Source { return NewAll([]Config{cfg}, log)[0] }
+
+// NewAll makes a source of each Config; all were checked. Those of one switch
+// share the extensions, and cover for each other: what a source cannot watch for
+// half of its grace, the others monitor as well, as far as their capacity goes.
+func NewAll(configs []Config, log *slog.Logger) []*Source {
+	fleets, members := newFleets(configs, time.Now())
+	out := make([]*Source, len(configs))
+	for i, cfg := range configs {
+		s := &Source{cfg: cfg, log: log.With("source", cfg.Name), link: NewLink(cfg, cfg.Name), fleet: fleets[i], member: members[i]}
+		s.dial = s.connect
+		out[i] = s
+	}
+	return out
 }
 
 // Name is the configured name.
@@ -64,10 +77,11 @@ func (s *Source) Run(ctx context.Context, roster presence.Roster, emit func(pres
 	}
 	s.log.Info("connected", "peer", conn.RemoteAddr().String())
 
+	who, _ := roster.(people)
 	running, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	p := &pump{
-		Source: s, conn: conn, frames: make(chan csta.Frame), broken: make(chan error, 1), rosters: make(chan []presence.Subject),
+		Source: s, conn: conn, people: who, frames: make(chan csta.Frame), broken: make(chan error, 1), rosters: make(chan []presence.Subject),
 		box: newOutbox(), refused: make(chan error, 1), done: ended,
 	}
 	var all sync.WaitGroup
@@ -96,6 +110,7 @@ func (s *Source) Run(ctx context.Context, roster presence.Roster, emit func(pres
 	close(ended)
 	_ = conn.Close() // nothing can be saved if this fails
 	s.with(func(l *Link) { l.Disconnected(time.Now()) })
+	s.fleet.tell(s.member, false, false, time.Now())
 	cancel()
 	all.Wait()
 	p.box.close()
@@ -148,6 +163,8 @@ type pump struct {
 	frames  chan csta.Frame
 	broken  chan error // the end of the input
 	rosters chan []presence.Subject
+	roster  []presence.Subject // the last one
+	people  people             // may be nil
 	box     *outbox
 	refused chan error      // the aggregator takes no more
 	done    <-chan struct{} // closed when nobody takes frames any more
@@ -196,7 +213,12 @@ func (p *pump) run(ctx context.Context) error {
 		case f := <-p.frames:
 			p.with(func(l *Link) { l.Receive(f, time.Now()) })
 		case subjects := <-p.rosters:
-			p.with(func(l *Link) { l.Cover(subjects, time.Now()) })
+			p.roster = byPriority(subjects, p.people, p.cfg.Priority)
+			p.cover()
+		case <-p.member.moved:
+			if p.roster != nil {
+				p.cover()
+			}
 		case <-timer.C:
 			p.with(func(l *Link) { l.Tick(time.Now()) })
 		case err := <-p.broken:
@@ -224,11 +246,21 @@ func (p *pump) run(ctx context.Context) error {
 	}
 }
 
+// cover hands on what of the roster falls to this source.
+func (p *pump) cover() {
+	share := p.fleet.share(p.member, p.roster)
+	p.with(func(l *Link) { l.Cover(share, time.Now()) })
+}
+
 // flush carries out what the link asks for, and gives the time of the next tick.
 func (p *pump) flush(ctx context.Context) (time.Time, error) {
 	p.mu.Lock()
 	frames, reports, notes, next, err := p.link.Frames(), p.link.Reports(), p.link.Notes(), p.link.Next(), p.link.Err()
+	working, complete := p.link.Working()
 	p.mu.Unlock()
+	if due := p.fleet.tell(p.member, working, complete, time.Now()); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		next = due
+	}
 	for _, n := range notes {
 		p.log.Warn("problem with the server", "peer", p.conn.RemoteAddr().String(), "problem", n)
 	}

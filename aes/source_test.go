@@ -64,25 +64,33 @@ type bench struct {
 	stall   chan struct{} // emit waits until it is closed
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *bench { return newBenches(t, testConfig())[0] }
+
+// newBenches gives a bench for each of several sources.
+func newBenches(t *testing.T, configs ...Config) []*bench {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte("right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := testConfig()
-	cfg.PasswordFile = secret.File(file)
-	b := &bench{server: newServer(t, nil), log: &strings.Builder{}, roster: make(fixedRoster, 1)}
-	b.Source = New(cfg, slog.New(slog.NewTextHandler(b.log, nil)))
-	b.dial = func(context.Context) (net.Conn, error) {
-		near, far := net.Pipe()
-		b.mu.Lock()
-		b.far = far
-		b.mu.Unlock()
-		go b.serve(far)
-		return near, nil
+	for i := range configs {
+		configs[i].PasswordFile = secret.File(file)
 	}
-	return b
+	log := &strings.Builder{}
+	var out []*bench
+	for _, source := range NewAll(configs, slog.New(slog.NewTextHandler(log, nil))) {
+		b := &bench{Source: source, server: newServer(t, nil), log: log, roster: make(fixedRoster, 1)}
+		b.dial = func(context.Context) (net.Conn, error) {
+			near, far := net.Pipe()
+			b.mu.Lock()
+			b.far = far
+			b.mu.Unlock()
+			go b.serve(far)
+			return near, nil
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 func (b *bench) serve(conn net.Conn) {
@@ -192,7 +200,7 @@ func TestRun(t *testing.T) {
 		}
 		b.roster <- tel("4751")
 		time.Sleep(time.Second)
-		if got := b.said(); got != "4751: idle" || !b.has("MonitorStop") {
+		if got := b.said(); got != "4750: nothing\n4751: idle" || !b.has("MonitorStop") {
 			t.Errorf("said %q", got)
 		}
 		time.Sleep(10 * time.Minute)
@@ -423,13 +431,13 @@ func TestConfig(t *testing.T) {
 	if got := c.protocols()[0]; got != csta.NamespaceCSTA+"/privE" {
 		t.Error(got)
 	}
-	bad := Config{Address: "a b", Secondary: ":1", Versions: []string{""}, SessionDuration: time.Second, Outstanding: -1, FeaturePoll: 1}
+	bad := Config{Address: "a b", Secondary: ":1", Versions: []string{""}, SessionDuration: time.Second, Outstanding: -1, Rate: -1, FeaturePoll: 1, Extensions: []string{"21xxx", "x1"}, Capacity: -1}
 	bad.TLS.MinVersion = "2"
 	var paths []string
 	for _, p := range bad.Check() {
 		paths = append(paths, p.Path)
 	}
-	if got := strings.Join(paths, " "); got != "name address secondary user password_file switch versions[0] session_duration cleanup_delay feature_poll outstanding rate tls.min_version" {
+	if got := strings.Join(paths, " "); got != "name address secondary user password_file switch extensions[1] capacity versions[0] session_duration cleanup_delay feature_poll outstanding rate tls.min_version" {
 		t.Error(got)
 	}
 }

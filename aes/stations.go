@@ -1,6 +1,7 @@
 package aes
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type station struct {
 
 	crossRef string // the monitor; empty: none
 	gone     bool   // no longer covered
+	over     bool   // beyond the capacity
 
 	queued, inflight, again ops
 	answered                ops // which features were told since the station is covered
@@ -40,9 +42,10 @@ type station struct {
 type stations struct {
 	byExtension map[string]*station
 	byCrossRef  map[string]*station
-	ring        []*station // by extension, for the polls
+	ring        []*station // the most important first
 	changed     []*station
-	covered     bool // the roster is known
+	left        []presence.Subject // of which nothing is known any more
+	covered     bool               // the roster is known
 
 	untold map[*station]bool // still to be heard of in this connection
 	synced bool              // all were heard of once in this connection
@@ -83,23 +86,41 @@ func (s *stations) suspend(now time.Time) {
 	s.synced = false
 }
 
-// Cover says which extensions to monitor: all of them. Monitors of those that
-// are no longer among them are given back, because each holds a licence.
+// Cover says which extensions to monitor: all of them, the most important first,
+// for whom the capacity is spent first. Monitors of those that are no longer
+// among them are given back, because each holds a licence.
 func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 	l.now = now
 	l.covered = true
 	wanted := make(map[string]bool, len(subjects))
 	var fresh []*station
+	l.ring = l.ring[:0]
+	room := cmp.Or(l.cfg.Capacity, len(subjects))
 	for _, s := range subjects {
 		if s.Scheme != "tel" || wanted[s.Value] {
 			continue
 		}
 		wanted[s.Value] = true
-		if l.byExtension[s.Value] != nil {
+		st := l.byExtension[s.Value]
+		if st == nil {
+			st = &station{model: newModel(s.Value), subject: s}
+			l.byExtension[s.Value] = st
+			fresh = append(fresh, st)
+		}
+		l.ring = append(l.ring, st)
+		if !extension(s.Value) {
 			continue
 		}
-		st := &station{model: newModel(s.Value), subject: s}
-		l.byExtension[s.Value] = st
+		over := room <= 0
+		room--
+		if over == st.over {
+			continue
+		}
+		if st.over = over; over {
+			l.giveBack(st)
+		} else {
+			st.refused = ""
+		}
 		fresh = append(fresh, st)
 	}
 	for x, st := range l.byExtension {
@@ -107,12 +128,6 @@ func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 			l.leave(st)
 		}
 	}
-	l.ring = l.ring[:0]
-	for _, st := range l.byExtension {
-		l.ring = append(l.ring, st)
-	}
-	slices.SortFunc(l.ring, func(a, b *station) int { return strings.Compare(a.extension, b.extension) })
-	slices.SortFunc(fresh, func(a, b *station) int { return strings.Compare(a.extension, b.extension) })
 	for _, st := range fresh {
 		if l.phase == inSession {
 			l.start(st)
@@ -126,15 +141,22 @@ func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 func (l *Link) leave(st *station) {
 	st.gone = true
 	delete(l.byExtension, st.extension)
+	l.left = append(l.left, st.subject)
+	l.giveBack(st)
+	l.heardOf(st)
+}
+
+// giveBack ends the monitor of a station, if there is one.
+func (l *Link) giveBack(st *station) {
 	if st.crossRef != "" {
-		delete(l.byCrossRef, st.crossRef)
 		l.unmonitor(st.crossRef)
 		if l.phase != inSession && l.sessionID != "" {
 			l.leftover = append(l.leftover, st.crossRef)
 		}
+		l.loseMonitor(st)
 	}
 	l.release(st.device)
-	l.heardOf(st)
+	st.device, st.retryAt = "", time.Time{}
 }
 
 func (l *Link) unmonitor(crossRef string) {
@@ -178,6 +200,10 @@ func (l *Link) start(st *station) {
 		l.untold[st] = true
 	}
 	st.failing = 0
+	if st.over {
+		l.refuse(st, fmt.Sprintf("beyond the capacity of %d extensions: raise it, or add a source for the switch", l.cfg.Capacity), time.Time{})
+		return
+	}
 	if !extension(st.extension) {
 		l.refuse(st, fmt.Sprintf("not an extension: at most %d of the characters 0 to 9, * and # are one", maxExtension), time.Time{})
 		return

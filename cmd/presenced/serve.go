@@ -205,8 +205,8 @@ func newRecorder(ctx context.Context, kept *store.Store, log *slog.Logger) (*agg
 // sources makes all collectors that the configuration names.
 func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 	var all []aggregator.Source
-	for _, cfg := range c.AES {
-		all = append(all, aes.New(cfg, log))
+	for _, s := range aes.NewAll(c.AES, log) {
+		all = append(all, s)
 	}
 	for _, cfg := range c.Exchange {
 		calendar, replies, err := exchange.New(cfg, log)
