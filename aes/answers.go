@@ -72,6 +72,12 @@ func (l *Link) stationAnswer(r *request, m csta.Message, now time.Time) {
 			l.featureTold(st, opForward, changed)
 			return
 		}
+	case *csta.AgentStates:
+		if r.op == opAgent {
+			changed := st.agentAnswer(m.Agents, now)
+			l.featureTold(st, opAgent, changed)
+			return
+		}
 	}
 	err := fmt.Errorf("answered by another message (%T)", m)
 	l.problem("answers of another kind", err)
@@ -201,7 +207,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 	if what == slowDown {
 		l.slower(now)
 	}
-	if o == opDND || o == opForward {
+	if o.feature() {
 		if what == notSupported {
 			l.unsupported(o)
 		}
@@ -242,11 +248,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 
 // unsupported ends a poll for the whole switch.
 func (l *Link) unsupported(o op) {
-	if o == opDND {
-		l.noDND = true
-	} else {
-		l.noForward = true
-	}
+	l.unknown.add(o)
 	for _, st := range l.ring {
 		st.queued.remove(o)
 		if st.fresh {
@@ -262,7 +264,7 @@ func (l *Link) failed(st *station, o op, now time.Time) {
 	if st == nil || st.gone || st.over {
 		return
 	}
-	if o == opDND || o == opForward {
+	if o.feature() {
 		l.featureTold(st, o, false)
 		return
 	}

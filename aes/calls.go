@@ -58,17 +58,19 @@ type model struct {
 	forward      map[string]bool // the immediate kinds that are on
 	outOfService bool
 	unregistered bool
+	agent        presence.FactSet // what the agent at the device does, if there is one
 
 	holds map[holding]time.Time // what is true, and since when
 	ended []presence.Span
 
 	// While an answer is outstanding, what events said meanwhile, which wins over it.
-	asking                            bool
-	touched                           map[string]bool
-	serviceTold, dndTold, forwardTold bool
+	asking                                       bool
+	touched                                      map[string]bool
+	serviceTold, dndTold, forwardTold, agentTold bool
 
 	verify        bool // the events do not add up: a snapshot is needed
 	verifyForward bool // likewise of forwarding
+	verifyAgent   bool // and of agents
 }
 
 func newModel(extension string) *model {
@@ -138,6 +140,9 @@ func (m *model) settle(now, ended time.Time) bool {
 	}
 	if len(m.forward) > 0 {
 		truth[holding{"", presence.PhoneForwarded}] = true
+	}
+	for f := range m.agent.All() {
+		truth[holding{"", f}] = true
 	}
 
 	changed := false
@@ -840,4 +845,50 @@ func (m *model) forwardAnswer(list []csta.Forwarding, now time.Time) bool {
 		}
 	}
 	return m.settle(now, now)
+}
+
+// agentEvent notes what an agent does, agentAnswer what all agents at the device
+// do, as with do not disturb.
+func (m *model) agentEvent(e *csta.AgentEvent, now time.Time) bool {
+	state := e.State()
+	if state == "" { // logged on: what the agent does is not said
+		m.verifyAgent = true
+		return false
+	}
+	m.agentTold = true
+	m.agent = agentFacts(state)
+	return m.settle(now, now)
+}
+
+func (m *model) askAgent() { m.agentTold = false }
+
+func (m *model) agentAnswer(agents []csta.Agent, now time.Time) bool {
+	if m.agentTold {
+		return false
+	}
+	m.verifyAgent = false
+	var states []csta.AgentState
+	for _, a := range agents {
+		if a.LoggedOn != csta.No {
+			states = append(states, a.States...)
+		}
+	}
+	m.agent = agentFacts(states...)
+	return m.settle(now, now)
+}
+
+// agentFacts gives the one fact that stands for an agent, who may be in several
+// groups. An agent in a call has none: the call says more.
+func agentFacts(states ...csta.AgentState) presence.FactSet {
+	switch {
+	case slices.Contains(states, csta.AgentWorkingAfterCall):
+		return presence.Facts(presence.AgentAfterCall)
+	case slices.Contains(states, csta.AgentBusy):
+		return 0
+	case slices.Contains(states, csta.AgentReady):
+		return presence.Facts(presence.AgentReady)
+	case slices.Contains(states, csta.AgentNotReady):
+		return presence.Facts(presence.AgentNotReady)
+	}
+	return 0
 }

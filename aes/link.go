@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"presenced/aes/csta"
@@ -98,7 +99,10 @@ func (l *Link) Connected(now time.Time) {
 	l.linkDown, l.waiting, l.partial = time.Time{}, false, false
 	l.phase = loggingIn
 	l.clearRequests(now)
-	l.noDND, l.noForward = false, false
+	l.unknown = 0
+	if !l.cfg.Agents {
+		l.unknown.add(opAgent)
+	}
 	l.login(now)
 }
 
@@ -162,6 +166,8 @@ func (l *Link) message(id uint16, m csta.Message, now time.Time) {
 		l.event(m.CrossRef, m, now)
 	case *csta.ForwardingEvent:
 		l.pushed = true
+		l.event(m.CrossRef, m, now)
+	case *csta.AgentEvent:
 		l.event(m.CrossRef, m, now)
 	case *csta.ServiceEvent:
 		l.event(m.CrossRef, m, now)
@@ -327,10 +333,23 @@ func (l *Link) Status() presence.Status {
 		s.Phase, s.Detail = presence.PhaseDegraded, "the server is partially disabled"
 	case !l.synced:
 		s.Phase, s.Done, s.Total = presence.PhaseSyncing, total-len(l.untold), total
-		s.Detail = "reading the state of the extensions"
+		s.Detail = progress(monitored, total)
 	default:
 		s.Phase = presence.PhaseLive
-		s.Detail = fmt.Sprintf("%d of %d extensions monitored", monitored, total)
+		s.Detail = progress(monitored, total)
+	}
+	return s
+}
+
+// progress says how many extensions are monitored: 3,210 of 9,000 monitored.
+func progress(monitored, total int) string {
+	return thousands(monitored) + " of " + thousands(total) + " monitored"
+}
+
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
 	}
 	return s
 }

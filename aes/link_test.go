@@ -30,6 +30,7 @@ type server struct {
 	answer   func(root, ext string) string // overrules the answer: a document, "-" for none, "" for the usual one
 	station  func(ext string) string       // what a snapshot says of it
 	dnd      map[string]bool
+	agents   map[string]string // what the agents do, by extension
 
 	session  string
 	sessions int
@@ -58,7 +59,7 @@ type sent struct {
 func testConfig() Config {
 	c := DefaultConfig()
 	c.Name, c.Address, c.User, c.PasswordFile, c.Switch = "aes-cm1", "aes.example.com", "cti", "/etc/secret", "CM1"
-	c.FeaturePoll = 0
+	c.FeaturePoll, c.Agents = 0, false
 	return c
 }
 
@@ -219,6 +220,12 @@ func (s *server) usual(root, ext, doc string) string {
 		return csta3("GetDoNotDisturbResponse", fmt.Sprintf("<doNotDisturbOn>%t</doNotDisturbOn>", s.dnd[ext]))
 	case "GetForwarding":
 		return csta3("GetForwardingResponse", "<forwardingList/>")
+	case "GetAgentState":
+		state := s.agents[ext]
+		if state == "" {
+			return csta3("GetAgentStateResponse", "<agentStateList/>")
+		}
+		return csta3("GetAgentStateResponse", "<agentStateList><agentStateEntry><agentID>5001</agentID><loggedOnState>true</loggedOnState><agentInfo><agentInfoItem><agentState>"+state+"</agentState></agentInfoItem></agentInfo></agentStateEntry></agentStateList>")
 	case "MonitorStop", "ReleaseDeviceId":
 		return csta3(root+"Response", "")
 	}
@@ -499,7 +506,7 @@ func TestRecovery(t *testing.T) {
 		s.station = func(ext string) string { return map[string]string{"4750": talking}[ext] }
 		s.connect()
 		s.run(time.Second)
-		want := []string{"StartApplicationSession", "RequestSystemStatus", "SnapshotDevice 4750", "GetDoNotDisturb 4750", "GetForwarding 4750", "SnapshotDevice 4751", "GetDoNotDisturb 4751", "GetForwarding 4751"}
+		want := []string{"StartApplicationSession", "RequestSystemStatus", "SnapshotDevice 4750", "SnapshotDevice 4751", "GetDoNotDisturb 4750", "GetForwarding 4750", "GetDoNotDisturb 4751", "GetForwarding 4751"}
 		if v := text(element("protocolVersion"), s.got[0].xml); v != "x" {
 			t.Errorf("recovers under version %q, not that of the session", v)
 		}
@@ -658,7 +665,7 @@ func TestMonitorLicenceExhausted(t *testing.T) {
 	s.run(20 * time.Second)
 	s.phase(presence.PhaseLive)
 	st := s.link.Status()
-	if len(st.Unmonitored) != 50 || !strings.Contains(st.Unmonitored["4050"], "licence") || st.Detail != "50 of 100 extensions monitored" {
+	if len(st.Unmonitored) != 50 || !strings.Contains(st.Unmonitored["4050"], "licence") || st.Detail != "50 of 100 monitored" {
 		t.Fatalf("%+v", st)
 	}
 	n := 0
@@ -765,6 +772,63 @@ func TestFeaturePoll(t *testing.T) {
 	if n := s.count("GetDoNotDisturb"); n < 8 || n > 12 {
 		t.Errorf("a switch that pushes is asked %d times in 10 s", n)
 	}
+}
+
+func (s *server) agentEvent(root, ext string) {
+	s.push(csta3(root, "<monitorCrossRefID>"+s.monitors[ext]+"</monitorCrossRefID><agentDevice><deviceIdentifier>"+ext+":CM1::0</deviceIdentifier></agentDevice><agentID>5001</agentID>"))
+}
+
+func TestAgents(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Agents, c.FeaturePoll, c.FeatureRound = true, 100*time.Millisecond, 0 })
+	s.agents = map[string]string{"4750": "agentReady"}
+	s.cover("4750", "4751")
+	s.connect()
+	s.run(300 * time.Millisecond)
+	want := []string{"StartApplicationSession", "SystemRegister", "GetThirdPartyDeviceId 4750"}
+	if got := s.asked(); !slices.Equal(got[:3], want) || slices.Index(got, "GetAgentState 4750") < slices.Index(got, "SnapshotDevice 4751") {
+		t.Errorf("asked %q: agents before calls", got)
+	}
+	s.want("4750: agent-ready idle", "4750: idle", "4751: idle")
+	// Only polled.
+	for _, step := range [][2]string{
+		{"agentNotReady", "4750: agent-not-ready idle"}, {"agentWorkingAfterCall", "4750: agent-after-call idle"}, {"", "4750: idle"}, {"agentReady", "4750: agent-ready idle"},
+	} {
+		s.agents["4750"] = step[0]
+		s.run(2 * time.Second)
+		s.want(step[1])
+	}
+	s.agents["4750"] = "agentBusy" // the call says more
+	s.run(2 * time.Second)
+	s.want("4750: idle")
+	// Told by events. A log-on does not tell what the agent does, so it is asked.
+	s.link.cfg.FeaturePoll = 0
+	s.agents["4751"] = "agentNotReady"
+	s.agentEvent("AgentLoggedOnEvent", "4751")
+	s.run(time.Second)
+	s.want("4751: agent-not-ready idle")
+	for _, step := range [][2]string{
+		{"AgentReadyEvent", "4751: agent-ready idle"}, {"AgentBusyEvent", "4751: idle"},
+		{"AgentWorkingAfterCallEvent", "4751: agent-after-call idle"}, {"AgentNotReadyEvent", "4751: agent-not-ready idle"}, {"AgentLoggedOffEvent", "4751: idle"},
+	} {
+		s.agentEvent(step[0], "4751")
+		s.want(step[1])
+	}
+}
+
+// An event that comes after the question wins over its answer.
+func TestAgentEventWinsOverTheAnswer(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Agents = true })
+	s.agents = map[string]string{"4750": "agentReady"}
+	s.cover("4750")
+	s.connect()
+	s.run(100 * time.Millisecond)
+	s.said()
+	s.delay = time.Second
+	s.status("messagesLost", "")
+	s.run(500 * time.Millisecond)
+	s.agentEvent("AgentNotReadyEvent", "4750")
+	s.run(5 * time.Second)
+	s.want("4750: agent-not-ready idle")
 }
 
 // A small site is asked in rounds of a minute, not ten times a second.
@@ -916,6 +980,28 @@ func TestWhoLeavesDuringTheSweepLeavesNoMonitor(t *testing.T) {
 		t.Errorf("asked %q", s.asked())
 	}
 	s.want("4750: nothing")
+}
+
+func TestProgress(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 of 999 monitored": progress(0, 999), "3,210 of 9,000 monitored": progress(3210, 9000), "100,001 of 1,000,000 monitored": progress(100_001, 1_000_000),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	s := newServer(t, nil)
+	s.delay = time.Second
+	s.cover("4750", "4751")
+	s.connect()
+	s.run(2500 * time.Millisecond)
+	if st := s.link.Status(); st.Phase != presence.PhaseSyncing || st.Detail != "0 of 2 monitored" {
+		t.Errorf("%+v", st)
+	}
+	s.run(time.Minute)
+	if st := s.link.Status(); st.Phase != presence.PhaseLive || st.Detail != "2 of 2 monitored" {
+		t.Errorf("%+v", st)
+	}
 }
 
 // Who is important is covered first, and a capacity is spent on them.

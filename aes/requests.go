@@ -25,6 +25,7 @@ const (
 	opSnapshot
 	opDND
 	opForward
+	opAgent
 	// About a station that is no longer covered.
 	opUnmonitor
 	opRelease
@@ -35,6 +36,10 @@ type ops uint16
 func (s ops) has(o op) bool { return s&(1<<o) != 0 }
 func (s *ops) add(o op)     { *s |= 1 << o }
 func (s *ops) remove(o op)  { *s &^= 1 << o }
+
+// feature tells whether o asks for a feature of a station, of which there are
+// other news, so that an answer can be missed.
+func (o op) feature() bool { return o >= opDND && o <= opAgent }
 
 // A request waits for its answer.
 type request struct {
@@ -233,7 +238,7 @@ func (l *Link) take() (work, bool) {
 // want queues a request about a station. One that waits already is not doubled,
 // but may move to an earlier queue.
 func (l *Link) want(st *station, o op, queue int) {
-	if l.phase != inSession || st.gone || st.over || o == opDND && l.noDND || o == opForward && l.noForward {
+	if l.phase != inSession || st.gone || st.over || l.unknown.has(o) {
 		return
 	}
 	if st.queued.has(o) && queue != first {
@@ -277,7 +282,7 @@ func (l *Link) perform(w work, now time.Time) bool {
 	case opDevice:
 		r = csta.FindDevice{Switch: l.cfg.Switch, Extension: st.extension}
 	case opMonitor:
-		r = csta.StartMonitor{Device: st.device}
+		r = csta.StartMonitor{Device: st.device, Agents: l.cfg.Agents}
 	case opSnapshot:
 		st.ask()
 		r = csta.SnapshotDevice{Device: st.device}
@@ -287,6 +292,9 @@ func (l *Link) perform(w work, now time.Time) bool {
 	case opForward:
 		st.askForward()
 		r = csta.GetForwarding{Device: st.device}
+	case opAgent:
+		st.askAgent()
+		r = csta.GetAgentState{Device: st.device}
 	case opUnmonitor:
 		r = csta.StopMonitor{CrossRef: w.name}
 	case opRelease:

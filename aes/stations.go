@@ -56,10 +56,10 @@ type stations struct {
 
 	leftover []string // monitors to stop if the session is recovered
 
-	pollAt           time.Time // never past while polls are on
-	pollNext         int
-	pushed           bool // the switch tells of its features by itself
-	noDND, noForward bool // the server does not know the question
+	pollAt   time.Time // never past while polls are on
+	pollNext int
+	pushed   bool // the switch tells of its features by itself
+	unknown  ops  // the questions that the server does not know
 }
 
 // An orphan is an event that came before the answer that names its monitor.
@@ -224,8 +224,7 @@ func (l *Link) proceed(st *station, queue int) {
 		l.want(st, opMonitor, queue)
 	default:
 		l.want(st, opSnapshot, queue)
-		l.want(st, opDND, queue)
-		l.want(st, opForward, queue)
+		l.features(st, queue)
 	}
 }
 
@@ -236,8 +235,18 @@ func (l *Link) sweepAll() {
 			continue
 		}
 		l.want(st, opSnapshot, sweep)
-		l.want(st, opDND, last)
-		l.want(st, opForward, last)
+		l.features(st, last)
+	}
+}
+
+// features asks for the features of a station. What was told before can wait,
+// and so can agents: nobody is taken for free because of them.
+func (l *Link) features(st *station, queue int) {
+	for _, o := range []op{opDND, opForward, opAgent} {
+		if o == opAgent || st.answered.has(o) {
+			queue = last
+		}
+		l.want(st, o, queue)
 	}
 }
 
@@ -261,7 +270,7 @@ func (l *Link) mark(st *station) {
 // complete tells whether all questions about features were answered once, so
 // that a first report does not show a person as free who is not to be disturbed.
 func (l *Link) complete(st *station) bool {
-	return (l.noDND || st.answered.has(opDND)) && (l.noForward || st.answered.has(opForward))
+	return (l.unknown | st.answered).has(opDND) && (l.unknown | st.answered).has(opForward)
 }
 
 // told tells whether anything can be said of the station, be it that nothing is known.
@@ -309,6 +318,11 @@ func (l *Link) event(crossRef string, m csta.Message, now time.Time) {
 		changed = st.forwardEvent(m.Forwarding, now)
 		if st.verifyForward { // until an answer tells
 			l.want(st, opForward, first)
+		}
+	case *csta.AgentEvent:
+		changed = st.agentEvent(m, now)
+		if st.verifyAgent {
+			l.want(st, opAgent, first)
 		}
 	case *csta.ServiceEvent:
 		switch {
@@ -419,7 +433,7 @@ func (l *Link) appointments(now time.Time) {
 
 // polls tells whether features are asked round and round.
 func (l *Link) polls() bool {
-	return l.cfg.FeaturePoll > 0 && l.phase == inSession && l.synced && len(l.ring) > 0 && !l.held() && !l.overloaded && (!l.noDND || !l.noForward)
+	return l.cfg.FeaturePoll > 0 && l.phase == inSession && l.synced && len(l.ring) > 0 && !l.held() && !l.overloaded && (!l.unknown.has(opDND) || !l.unknown.has(opForward) || !l.unknown.has(opAgent))
 }
 
 // poll asks the next station for its features. A switch that tells of them by
@@ -440,8 +454,7 @@ func (l *Link) poll(now time.Time) {
 	st := l.ring[l.pollNext]
 	l.pollNext++
 	if st.crossRef != "" {
-		l.want(st, opDND, last)
-		l.want(st, opForward, last)
+		l.features(st, last)
 	}
 }
 

@@ -128,7 +128,7 @@ func messages() map[string]struct {
 		},
 		"agents": {
 			csta3("GetAgentStateResponse", "<agentStateList><agentStateEntry><agentID>5001</agentID><loggedOnState>true</loggedOnState><agentInfo><agentInfoItem><agentState>agentReady</agentState></agentInfoItem></agentInfo></agentStateEntry></agentStateList>"),
-			&AgentStates{[]Agent{{Yes, []string{"agentReady"}}}},
+			&AgentStates{[]Agent{{Yes, []AgentState{"agentReady"}}}},
 		},
 		"registered":    {csta3("SystemRegisterResponse", "<sysStatRegisterID>500046</sysStatRegisterID><actualStatusFilter><normal>true</normal></actualStatusFilter>"), &SystemRegistered{"500046"}},
 		"system status": {csta3("SystemStatus", "<sysStatRegisterID>500046</sysStatRegisterID><systemStatus>disabled</systemStatus>"+private("SystemStatusPrivateData", "<ns1:switchTlinkStatus><ns1:switchName>CM1</ns1:switchName><ns1:tlinkStatus>tlinkDown</ns1:tlinkStatus></ns1:switchTlinkStatus>")), &SystemStatus{"disabled", []TlinkInfo{{"CM1", "tlinkDown"}}}},

@@ -104,7 +104,10 @@ func (r ReleaseDevice) XML() []byte {
 // StartMonitor asks for the events of a device that presence needs. In CSTA a
 // set member of the filter means "do not send"; the private invertFilter turns
 // that round, and everything here relies on it.
-type StartMonitor struct{ Device string }
+type StartMonitor struct {
+	Device string
+	Agents bool // also the events of agents
+}
 
 // XML gives MonitorStart.
 func (r StartMonitor) XML() []byte {
@@ -115,7 +118,12 @@ func (r StartMonitor) XML() []byte {
 			w.all("conferenced", "connectionCleared", "delivered", "diverted", "established", "failed", "held", "networkReached",
 				"originated", "queued", "retrieved", "serviceInitiated", "transferred")
 		})
-		w.in("logicalDeviceFeature", func() { w.all("doNotDisturb", "forwarding") })
+		w.in("logicalDeviceFeature", func() {
+			if r.Agents {
+				w.all("agentBusy", "agentLoggedOn", "agentLoggedOff", "agentNotReady", "agentReady", "agentWorkingAfterCall")
+			}
+			w.all("doNotDisturb", "forwarding")
+		})
 		w.in("maintenance", func() { w.all("backInService", "outOfService") })
 	})
 	w.text("monitorType", "device")
@@ -158,6 +166,12 @@ type GetForwarding struct{ Device string }
 
 // XML gives GetForwarding.
 func (r GetForwarding) XML() []byte { return query("GetForwarding", r.Device) }
+
+// GetAgentState asks which agents are logged on at a device, and what they do.
+type GetAgentState struct{ Device string }
+
+// XML gives GetAgentState.
+func (r GetAgentState) XML() []byte { return query("GetAgentState", r.Device) }
 
 // RegisterSystem asks to be told of the state of the server and of its link to
 // a switch.

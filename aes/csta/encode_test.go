@@ -27,7 +27,7 @@ func TestRequests(t *testing.T) {
 		{StopSession{"S-0"}, `<StopApplicationSession xmlns="` + NamespaceSession + `"><sessionID>S-0</sessionID><sessionEndReason><definedEndReason>normal</definedEndReason></sessionEndReason></StopApplicationSession>`},
 		{FindDevice{"CM1", "4750"}, `<GetThirdPartyDeviceId xmlns="` + NamespaceAvaya + `"><switchName>CM1</switchName><extension>4750</extension><deviceInstance>0</deviceInstance></GetThirdPartyDeviceId>`},
 		{ReleaseDevice{own}, `<ReleaseDeviceId xmlns="` + NamespaceAvaya + `"><device` + id + own + `</device></ReleaseDeviceId>`},
-		{StartMonitor{own}, `<MonitorStart` + ns3 + `><monitorObject><deviceObject` + id + own + `</deviceObject></monitorObject><requestedMonitorFilter><callcontrol><conferenced>true</conferenced>` +
+		{StartMonitor{own, false}, `<MonitorStart` + ns3 + `><monitorObject><deviceObject` + id + own + `</deviceObject></monitorObject><requestedMonitorFilter><callcontrol><conferenced>true</conferenced>` +
 			`<connectionCleared>true</connectionCleared><delivered>true</delivered><diverted>true</diverted><established>true</established><failed>true</failed><held>true</held><networkReached>true</networkReached>` +
 			`<originated>true</originated><queued>true</queued><retrieved>true</retrieved><serviceInitiated>true</serviceInitiated><transferred>true</transferred></callcontrol>` +
 			`<logicalDeviceFeature><doNotDisturb>true</doNotDisturb><forwarding>true</forwarding></logicalDeviceFeature><maintenance><backInService>true</backInService><outOfService>true</outOfService></maintenance>` +
@@ -38,6 +38,7 @@ func TestRequests(t *testing.T) {
 			`"><getStationStatus>true</getStationStatus></SnapshotDevicePrivateData></private></privateData></extensions></SnapshotDevice>`},
 		{GetDoNotDisturb{own}, `<GetDoNotDisturb` + ns3 + `><device` + id + own + `</device></GetDoNotDisturb>`},
 		{GetForwarding{own}, `<GetForwarding` + ns3 + `><device` + id + own + `</device></GetForwarding>`},
+		{GetAgentState{own}, `<GetAgentState` + ns3 + `><device` + id + own + `</device></GetAgentState>`},
 		{RegisterSystem{"CM1"}, `<SystemRegister` + ns3 + `><requestTypes><systemStatus>true</systemStatus></requestTypes><requestedStatusFilter><initializing>true</initializing><enabled>true</enabled><normal>true</normal>` +
 			`<messageLost>true</messageLost><disabled>true</disabled><partiallyDisabled>true</partiallyDisabled><overloadImminent>true</overloadImminent><overloadReached>true</overloadReached><overloadRelieved>true</overloadRelieved>` +
 			`</requestedStatusFilter><extensions><privateData><private><SystemRegisterPrivateData xmlns="` + NamespaceAvaya + `"><invertFilter>true</invertFilter><switchName>CM1</switchName></SystemRegisterPrivateData></private></privateData></extensions></SystemRegister>`},
@@ -55,6 +56,10 @@ func TestRequests(t *testing.T) {
 		if _, err := Decode([]byte(got)); err != nil {
 			t.Errorf("%T: %v", tc.r, err)
 		}
+	}
+	if got := string(StartMonitor{own, true}.XML()); !strings.Contains(got, `<logicalDeviceFeature><agentBusy>true</agentBusy><agentLoggedOn>true</agentLoggedOn><agentLoggedOff>true</agentLoggedOff><agentNotReady>true</agentNotReady>`+
+		`<agentReady>true</agentReady><agentWorkingAfterCall>true</agentWorkingAfterCall><doNotDisturb>`) {
+		t.Errorf("no agents: %s", got)
 	}
 	if got := string(FindDevice{"CM\x00\xff", "4"}.XML()); strings.Contains(got, "\x00") || !utf8.ValidString(got) {
 		t.Errorf("not fit for XML: %q", got)

@@ -55,6 +55,8 @@ func messageFor(root string) Message {
 		return new(ForwardingEvent)
 	case "OutOfServiceEvent", "BackInServiceEvent", "PartiallyInServiceEvent":
 		return new(ServiceEvent)
+	case "AgentBusyEvent", "AgentLoggedOnEvent", "AgentLoggedOffEvent", "AgentNotReadyEvent", "AgentReadyEvent", "AgentWorkingAfterCallEvent":
+		return new(AgentEvent)
 	case "EndpointRegisteredEvent", "EndpointUnregisteredEvent":
 		return new(RegistrationEvent)
 	}
@@ -271,8 +273,45 @@ type AgentStates struct {
 
 // Agent is one agent at a device.
 type Agent struct {
-	LoggedOn Flag     `xml:"loggedOnState"`
-	States   []string `xml:"agentInfo>agentInfoItem>agentState"` // agentReady, agentNotReady, ...
+	LoggedOn Flag         `xml:"loggedOnState"`
+	States   []AgentState `xml:"agentInfo>agentInfoItem>agentState"` // one for each group of the agent
+}
+
+// AgentState is what an agent does. A value that is none of the constants is to
+// be treated like an absent one.
+type AgentState string
+
+// The states of an agent.
+const (
+	AgentNull             AgentState = "agentNull" // not logged on
+	AgentNotReady         AgentState = "agentNotReady"
+	AgentReady            AgentState = "agentReady"
+	AgentBusy             AgentState = "agentBusy" // in a call that was distributed
+	AgentWorkingAfterCall AgentState = "agentWorkingAfterCall"
+)
+
+// AgentEvent is any event about an agent at a monitored device.
+type AgentEvent struct {
+	XMLName  xml.Name
+	CrossRef string `xml:"monitorCrossRefID"`
+}
+
+// State gives what the agent does from now on. It is empty where the agent
+// logged on, which does not tell.
+func (e *AgentEvent) State() AgentState {
+	switch e.XMLName.Local {
+	case "AgentLoggedOffEvent":
+		return AgentNull
+	case "AgentNotReadyEvent":
+		return AgentNotReady
+	case "AgentReadyEvent":
+		return AgentReady
+	case "AgentBusyEvent":
+		return AgentBusy
+	case "AgentWorkingAfterCallEvent":
+		return AgentWorkingAfterCall
+	}
+	return ""
 }
 
 // SystemRegistered is the answer to SystemRegister.
