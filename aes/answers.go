@@ -142,7 +142,7 @@ func (l *Link) snapshot(st *station, calls []csta.CallInfo, service string, now 
 	}
 	changed = changed || !st.fresh || st.stopped || st.refused != "" || !st.doubted.IsZero()
 	st.fresh, st.stopped, st.refused = true, false, ""
-	st.lost, st.doubted, st.retryAt = time.Time{}, time.Time{}, time.Time{}
+	st.lost, st.doubted, st.kept, st.retryAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	l.watchStuck(st, now)
 	l.speak(st, changed)
 }
@@ -207,6 +207,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 	if what == slowDown {
 		l.slower(now)
 	}
+	l.suspect(f.Value, now)
 	if o.feature() {
 		if what == notSupported {
 			l.unsupported(o)
@@ -218,10 +219,14 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 	switch what {
 	case slowDown:
 		l.failed(st, o, now)
+	case notAllowed:
+		if st.crossRef != "" { // it was allowed: the session may be gone
+			l.failed(st, o, now)
+			return
+		}
+		l.refuse(st, "the CTI user may not monitor it ("+f.Value+"): give the user unrestricted access, or add the extension to its device group", now.Add(retryRefused))
 	case noLicence:
 		l.refuse(st, "no licence for another monitor ("+f.Value+"): add TSAPI Basic User licences, or cover fewer people", now.Add(retryRefused))
-	case notAllowed:
-		l.refuse(st, "the CTI user may not monitor it ("+f.Value+"): give the user unrestricted access, or add the extension to its device group", now.Add(retryRefused))
 	case notThere:
 		st.device = ""
 		l.refuse(st, "the switch does not know it ("+f.Value+"): correct the number in the directory, or administer the station", now.Add(retryRefused))

@@ -22,8 +22,10 @@ const (
 	easeAfter     = 10 * time.Second
 	slowest       = 16
 	maxOrphans    = 1000
-	maxNotes      = 100 // of one connection
-	patience      = 3   // failures of a station that a first account waits for
+	maxNotes      = 100              // of one connection
+	patience      = 3                // failures of a station that a first account waits for
+	quietAfter    = 30 * time.Second // a server that says nothing for so long is asked for a sign of life
+	suspectEvery  = 10 * time.Second
 	maxExtension  = 30
 	shownProblems = 100 // see presence.Status.Unmonitored
 )
@@ -59,6 +61,8 @@ type Link struct {
 	recovered   bool   // this is the old session
 	granted     time.Duration
 	keepAliveAt time.Time
+	suspected   time.Time // when an answer last made the session doubtful
+	audit       *audit    // nil: none is under way
 	registerID  string
 	missed      int       // requests unanswered in a row
 	heard       time.Time // last frame
@@ -97,6 +101,7 @@ func (l *Link) Connected(now time.Time) {
 	l.now, l.err, l.missed, l.heard = now, nil, 0, now
 	l.frames, l.notes, l.noted = nil, nil, 0
 	l.linkDown, l.waiting, l.partial = time.Time{}, false, false
+	l.suspected, l.audit = time.Time{}, nil
 	l.phase = loggingIn
 	l.clearRequests(now)
 	l.unknown = 0
@@ -185,6 +190,8 @@ func (l *Link) message(id uint16, m csta.Message, now time.Time) {
 		l.monitorStopped(m.CrossRef, now)
 	case *csta.DeviceSegment:
 		l.segment(m, now)
+	case *csta.MonitorList:
+		l.listed(m, now)
 	default:
 		l.answer(id, m, now)
 	}
@@ -200,6 +207,12 @@ func (l *Link) Tick(now time.Time) {
 	if l.phase == inSession && l.err == nil {
 		if !l.keepAliveAt.IsZero() && !now.Before(l.keepAliveAt) {
 			l.keepAlive(now)
+		}
+		if at := l.quiet(); !at.IsZero() && !now.Before(at) {
+			l.askSystem(now)
+		}
+		if !l.extendAt.IsZero() && !now.Before(l.extendAt) {
+			l.extend(now)
 		}
 		l.appointments(now)
 		l.poll(now)
@@ -228,6 +241,8 @@ func (l *Link) Next() time.Time {
 	}
 	if l.phase == inSession {
 		soon(l.keepAliveAt)
+		soon(l.quiet())
+		soon(l.extendAt)
 		soon(l.easeAt)
 		if len(l.agenda) > 0 {
 			soon(l.agenda[0].at)

@@ -205,7 +205,19 @@ func (s *server) usual(root, ext, doc string) string {
 		return csta3("RequestSystemStatusResponse", "<systemStatus>normal</systemStatus>")
 	case "GetThirdPartyDeviceId":
 		return "<GetThirdPartyDeviceIdResponse><device>" + ext + ":CM1::0</device></GetThirdPartyDeviceIdResponse>"
+	case "GetMonitorList":
+		list := ""
+		for _, ref := range s.monitors {
+			list += "<monitorObjectData><MonitorStartResponse><monitorCrossRefID>" + ref + "</monitorCrossRefID></MonitorStartResponse></monitorObjectData>"
+		}
+		s.waiting++
+		s.later = append(s.later, laterFrame{s.now.Add(s.delay), csta.Frame{InvokeID: csta.EventID, XML: []byte(
+			"<GetMonitorListEvent><isFinalResponse>true</isFinalResponse><monitorCrossRefID>session</monitorCrossRefID><monitorObjectDataList>" + list + "</monitorObjectDataList></GetMonitorListEvent>")}})
+		return "<GetMonitorListResponse/>"
 	case "MonitorStart":
+		if ext == "" {
+			return csta3("MonitorStartResponse", "<monitorCrossRefID>session</monitorCrossRefID>")
+		}
 		s.nextRef++
 		s.monitors[ext] = fmt.Sprint(s.nextRef)
 		return csta3("MonitorStartResponse", "<monitorCrossRefID>"+s.monitors[ext]+"</monitorCrossRefID>")
@@ -227,6 +239,8 @@ func (s *server) usual(root, ext, doc string) string {
 		}
 		return csta3("GetAgentStateResponse", "<agentStateList><agentStateEntry><agentID>5001</agentID><loggedOnState>true</loggedOnState><agentInfo><agentInfoItem><agentState>"+state+"</agentState></agentInfoItem></agentInfo></agentStateEntry></agentStateList>")
 	case "MonitorStop", "ReleaseDeviceId":
+		ref := text(element("monitorCrossRefID"), doc)
+		maps.DeleteFunc(s.monitors, func(_, r string) bool { return r == ref })
 		return csta3(root+"Response", "")
 	}
 	s.t.Errorf("the link asks %s", root)
@@ -454,7 +468,7 @@ func TestKeepAliveFails(t *testing.T) {
 	t.Run("not answered", func(t *testing.T) {
 		s := live(t)
 		s.answer = func(string, string) string { return "-" }
-		s.run(95*time.Second - 5*time.Second + answerWithin)
+		s.run(quietAfter + answerWithin) // long before the next sign of life is due
 		s.phase(presence.PhaseDegraded)
 		if s.link.Err() != nil {
 			t.Fatal("gave up after one")
@@ -506,7 +520,7 @@ func TestRecovery(t *testing.T) {
 		s.station = func(ext string) string { return map[string]string{"4750": talking}[ext] }
 		s.connect()
 		s.run(time.Second)
-		want := []string{"StartApplicationSession", "RequestSystemStatus", "SnapshotDevice 4750", "SnapshotDevice 4751", "GetDoNotDisturb 4750", "GetForwarding 4750", "GetDoNotDisturb 4751", "GetForwarding 4751"}
+		want := []string{"StartApplicationSession", "RequestSystemStatus", "MonitorStart", "SnapshotDevice 4750", "GetMonitorList", "MonitorStop", "SnapshotDevice 4751", "GetDoNotDisturb 4750", "GetForwarding 4750", "GetDoNotDisturb 4751", "GetForwarding 4751"}
 		if v := text(element("protocolVersion"), s.got[0].xml); v != "x" {
 			t.Errorf("recovers under version %q, not that of the session", v)
 		}
@@ -573,7 +587,7 @@ func TestRecovery(t *testing.T) {
 		s.cover("4750")
 		s.connect()
 		s.run(time.Second)
-		if s.count("MonitorStop") != 1 {
+		if s.count("MonitorStop") != 2 { // and that of the session
 			t.Errorf("the monitor of the leaver is kept: %q", s.asked())
 		}
 	})
@@ -1185,8 +1199,120 @@ func TestWhoLeavesDuringTheRecoveryLeavesNoMonitor(t *testing.T) {
 	s.link.Connected(s.now)
 	s.cover("4750")
 	s.run(time.Second)
-	if s.count("MonitorStop") != 1 {
+	if s.count("MonitorStop") != 2 { // and that of the session
 		t.Errorf("asked %q", s.asked())
+	}
+}
+
+// What the server did to the monitors while nobody listened comes to light.
+func TestMonitorsThatChangedWhileThereWasNoConnection(t *testing.T) {
+	s := live(t, "4750", "4751", "4752")
+	s.disconnect()
+	delete(s.monitors, "4751")  // ended
+	s.monitors["4799"] = "4711" // started for a connection that did not live to hear of it
+	s.connect()
+	s.run(time.Second)
+	got := s.asked()
+	if n := s.link.Status().Problems["monitors lost"]; n != 1 || !slices.Contains(got, "MonitorStart 4751") || slices.Contains(got, "MonitorStart 4750") {
+		t.Errorf("%d lost; asked %q", n, got)
+	}
+	if _, kept := s.monitors["4799"]; kept || len(s.monitors) != 3 {
+		t.Errorf("monitors %v", s.monitors)
+	}
+	s.said()
+	s.rings("4751")
+	s.want("4751: ringing")
+
+	// A server without the service is believed.
+	s.answer = func(root, _ string) string {
+		return map[string]string{"GetMonitorList": failure("operation", "serviceNotSupported")}[root]
+	}
+	s.disconnect()
+	s.connect()
+	s.run(time.Minute)
+	if s.link.audit != nil || s.count("MonitorStop") != 1 || s.link.Err() != nil {
+		t.Errorf("asked %q", s.asked())
+	}
+}
+
+// A session that is gone is noticed by the first answer that says so, and no
+// person becomes unknown because of the others.
+func TestSessionIsGone(t *testing.T) {
+	s := live(t, "4750", "4751")
+	s.answer = func(root, _ string) string {
+		if root == "ResetApplicationSessionTimer" {
+			return "<ResetApplicationSessionTimerNegResponse><errorCode><definedError>invalidSessionID</definedError></errorCode></ResetApplicationSessionTimerNegResponse>"
+		}
+		return failure("operation", "securityViolation")
+	}
+	s.run(quietAfter + time.Second) // also where nothing is asked
+	if s.link.Err() == nil || presence.IsPermanent(s.link.Err()) || s.link.sessionID != "" {
+		t.Fatalf("%v", s.link.Err())
+	}
+	s.want()
+
+	// A server that refuses for another reason is not asked again and again.
+	s = live(t, "4750")
+	s.answer = func(root, _ string) string {
+		if root == "SnapshotDevice" {
+			return failure("operation", "securityViolation")
+		}
+		return ""
+	}
+	s.status("messagesLost", "")
+	s.run(30 * time.Second)
+	if n := s.count("ResetApplicationSessionTimer"); n < 1 || n > 3 || s.link.Err() != nil {
+		t.Errorf("%d signs of life, %v", n, s.link.Err())
+	}
+	s.want("4750: idle, doubted 09:00:05 for 30s")
+}
+
+// A short gap must not make everybody unknown because the sweep of a large
+// switch takes longer than the grace; a long one does.
+func TestKnowledgeOutlivesAShortGap(t *testing.T) {
+	large := func() *server {
+		s := newServer(t, func(c *Config) { c.Rate = 1 })
+		var all []string
+		for i := range 60 {
+			all = append(all, fmt.Sprint(4700+i))
+		}
+		s.cover(all...)
+		s.connect()
+		s.run(10 * time.Minute)
+		s.phase(presence.PhaseLive)
+		s.rings("4759")
+		s.answers("4759")
+		s.said()
+		s.asked()
+		s.station = func(ext string) string { return map[string]string{"4759": talking}[ext] }
+		return s
+	}
+	for name, gap := range map[string]func(*server, time.Duration){
+		"connection": func(s *server, d time.Duration) { s.disconnect(); s.now = s.now.Add(d); s.connect() },
+		"link":       func(s *server, d time.Duration) { s.status("disabled", ""); s.run(d); s.said(); s.status("normal", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := large()
+			gap(s, time.Second)
+			s.run(20 * time.Second)
+			if got := s.said(); len(got) == 0 || strings.Contains(strings.Join(got, ""), "doubted") {
+				t.Errorf("said %q: nobody needs to be told more often than that", got)
+			}
+			s.run(8 * time.Second)
+			if got := s.said(); !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, "4759: connected, doubted 09:10:00 for") }) {
+				t.Errorf("said %q", got)
+			}
+			s.run(2 * time.Minute)
+			if got := s.said(); !slices.Contains(got, "4759: connected") {
+				t.Errorf("said %q", got)
+			}
+			s = large()
+			gap(s, 31*time.Second)
+			s.run(25 * time.Second)
+			if got := strings.Join(s.said(), ""); strings.Contains(got, "doubted") {
+				t.Errorf("said %q after a long gap", got)
+			}
+		})
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	opStop
 	opRegister
 	opSystem
+	opAudit // a monitor of the session itself
+	opList
 	// About a station. Their order is that in which they are sent.
 	opDevice
 	opMonitor

@@ -46,6 +46,30 @@ func (l *Link) keepAlive(now time.Time) {
 	l.keepAliveAt = now.Add(l.granted / 2)
 }
 
+// askSystem asks how the server and its link to the switch fare.
+func (l *Link) askSystem(now time.Time) {
+	l.request(opSystem, nil, "", csta.RequestSystem{RegisterID: l.registerID, Switch: l.cfg.Switch}, now)
+}
+
+// quiet tells when the server is to be asked for a sign of life of its own: it
+// said nothing for a while, and owes no answer. Zero: not now.
+func (l *Link) quiet() time.Time {
+	if l.phase != inSession || l.registerID == "" || len(l.pending) > 0 || l.held() {
+		return time.Time{}
+	}
+	return l.heard.Add(quietAfter)
+}
+
+// suspect asks for the session where an answer says that there may be none: the
+// server knows at once what the next sign of life would bring to light.
+func (l *Link) suspect(code string, now time.Time) {
+	if l.phase != inSession || code != "securityViolation" && code != "invalidSessionID" || now.Before(l.suspected.Add(suspectEvery)) {
+		return
+	}
+	l.suspected = now
+	l.keepAlive(now)
+}
+
 func (l *Link) grant(d csta.Seconds) {
 	l.granted = max(time.Second, time.Duration(d))
 	if d == 0 {
@@ -91,7 +115,13 @@ func (l *Link) sessionAnswer(r *request, m csta.Message, now time.Time) {
 	case *csta.SystemRegistered:
 		if r.op == opRegister {
 			l.registerID = m.ID
-			l.request(opSystem, nil, "", csta.RequestSystem{RegisterID: m.ID, Switch: l.cfg.Switch}, now)
+			l.askSystem(now)
+			return
+		}
+	case *csta.MonitorStarted:
+		if r.op == opAudit && m.CrossRef != "" {
+			l.audit = newAudit(m.CrossRef, l.byCrossRef)
+			l.request(opList, nil, "", csta.GetMonitorList{SessionID: l.sessionID}, now)
 			return
 		}
 	case *csta.SystemStatusAnswer:
@@ -110,8 +140,11 @@ func (l *Link) sessionAnswer(r *request, m csta.Message, now time.Time) {
 		l.sessionRefused(r, m.Value, m.Error(), now)
 		return
 	}
-	if r.op == opStop {
+	switch r.op {
+	case opStop:
 		l.close(ErrStopped)
+		return
+	case opList: // what was asked for comes as an event
 		return
 	}
 	l.unanswered(r, fmt.Errorf("answered by another message (%T)", m), now)
@@ -143,7 +176,10 @@ func (l *Link) started(m *csta.SessionStarted, now time.Time) {
 	if l.registerID == "" {
 		l.request(opRegister, nil, "", csta.RegisterSystem{Switch: l.cfg.Switch}, now)
 	} else {
-		l.request(opSystem, nil, "", csta.RequestSystem{RegisterID: l.registerID, Switch: l.cfg.Switch}, now)
+		l.askSystem(now)
+	}
+	if l.recovered {
+		l.request(opAudit, nil, "", csta.StartSessionMonitor{}, now)
 	}
 	l.begin(now)
 }
@@ -172,7 +208,10 @@ func (l *Link) sessionRefused(r *request, code, reason string, now time.Time) {
 		l.close(fmt.Errorf("keep-alive refused: %s", reason))
 	case opRegister:
 		l.problem("requests refused", fmt.Errorf("system status: %s", reason))
+	case opList:
+		l.endAudit()
 	case opSystem:
+		l.suspect(code, now)
 		l.problem("requests refused", fmt.Errorf("system status: %s", reason))
 		if code != "serviceNotSupported" && l.registerID != "" { // an old registration is gone
 			l.registerID = ""
@@ -209,7 +248,9 @@ func (l *Link) unanswered(r *request, err error, now time.Time) {
 		}
 	case opUnmonitor:
 		delete(l.leaving, r.name)
-	case opRegister, opSystem, opRelease:
+	case opList:
+		l.endAudit()
+	case opRegister, opSystem, opAudit, opRelease:
 	default:
 		l.failed(r.st, r.op, now)
 	}

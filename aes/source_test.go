@@ -240,7 +240,7 @@ func TestRunTakesTheSessionUpAgain(t *testing.T) {
 		b.roster <- tel("4750")
 		done = b.start(ctx)
 		time.Sleep(time.Second)
-		if got := b.said(); got != "4750: idle" || b.has("MonitorStart") {
+		if got := b.said(); got != "4750: idle" || b.has("GetThirdPartyDeviceId") {
 			t.Errorf("said %q", got)
 		}
 		cancel()

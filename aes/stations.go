@@ -26,6 +26,7 @@ type station struct {
 
 	fresh   bool      // a snapshot was taken since the connection, or the link to the switch, came up
 	lost    time.Time // since when events may have been missed; zero: none
+	kept    time.Time // until when, after a gap, what was known counts until a snapshot; zero: it does not
 	doubted time.Time // since when a snapshot is needed and fails
 	refused string    // why there is no monitor, and what to do; empty: not refused
 	stopped bool      // the server ended the monitor
@@ -49,6 +50,8 @@ type stations struct {
 
 	untold map[*station]bool // still to be heard of in this connection
 	synced bool              // all were heard of once in this connection
+
+	extendAt time.Time // when what was known before a gap is kept, unless a snapshot came before
 
 	agenda  agenda
 	orphans []orphan
@@ -78,12 +81,12 @@ func (s *stations) suspend(now time.Time) {
 		if st.fresh || st.lost.IsZero() {
 			st.lost = now
 		}
-		st.fresh, st.doubted, st.last = false, time.Time{}, nil
+		st.fresh, st.doubted, st.kept, st.last = false, time.Time{}, time.Time{}, nil
 		st.retryAt, st.stuckAt = time.Time{}, time.Time{}
 		st.refused, st.stopped = "", false
 	}
 	s.agenda, s.orphans, s.leaving, s.untold = nil, nil, nil, nil
-	s.synced = false
+	s.synced, s.extendAt = false, time.Time{}
 }
 
 // Cover says which extensions to monitor: all of them, the most important first,
@@ -181,14 +184,35 @@ func (l *Link) release(device string) {
 func (l *Link) begin(lost time.Time) {
 	l.synced = false
 	l.untold = nil
+	l.extendAt = time.Time{}
 	for _, st := range l.ring {
 		if st.fresh {
 			st.lost = lost
 		}
 		st.fresh = false
+		if at := st.lost.Add(l.cfg.Grace - l.cfg.Grace/6); st.known && l.inTime(st) && (l.extendAt.IsZero() || at.Before(l.extendAt)) {
+			l.extendAt = at
+		}
 		l.start(st)
 	}
 	l.heardOf(nil)
+}
+
+// inTime tells whether a gap is so short that what was said before it still counts.
+func (l *Link) inTime(st *station) bool { return l.now.Sub(st.lost) < l.cfg.Grace }
+
+// extend keeps what is known, in doubt, beyond the grace where a gap was shorter
+// than that: the snapshots of a large switch take longer, and people must not
+// become unknown because of a gap of a second.
+func (l *Link) extend(now time.Time) {
+	l.extendAt = time.Time{}
+	account := time.Duration(4*len(l.ring)) * time.Second / time.Duration(cmp.Or(l.cfg.Rate, 1000)) // of all, with some to spare
+	for _, st := range l.ring {
+		if st.known && !st.fresh && l.inTime(st) {
+			st.kept = now.Add(l.cfg.Grace + account)
+			l.mark(st)
+		}
+	}
 }
 
 // start puts a station at the end of the sweep.
@@ -280,12 +304,16 @@ func (l *Link) told(st *station) bool {
 
 // report gives what is to be said of a station now, if it differs from what was said.
 func (l *Link) report(st *station) (presence.Report, bool) {
-	if !l.told(st) {
+	keep := !l.told(st)
+	if keep && st.kept.IsZero() {
 		return presence.Report{}, false
 	}
 	r := presence.Report{Source: l.source, Subject: st.subject, At: l.now, Grace: l.cfg.Grace}
 	if st.refused == "" && !st.stopped {
 		r.Spans = st.spans(l.now)
+		if keep {
+			r.Doubted, r.Expires = st.lost, st.kept
+		}
 		if !l.linkDown.IsZero() {
 			r = r.Lost(l.linkDown)
 		}
@@ -354,11 +382,7 @@ func (l *Link) orphan(crossRef string, m csta.Message, now time.Time) {
 	if l.leaving[crossRef] {
 		return
 	}
-	expected := false
-	for _, r := range l.pending {
-		expected = expected || r.op == opMonitor
-	}
-	if !expected || len(l.orphans) >= maxOrphans {
+	if !l.starting() || len(l.orphans) >= maxOrphans {
 		l.problems["events without a monitor"]++
 		return
 	}

@@ -134,6 +134,31 @@ func (r StartMonitor) XML() []byte {
 	return w.close()
 }
 
+// StartSessionMonitor asks for the answers of GetMonitorList, which come as events.
+type StartSessionMonitor struct{}
+
+// XML gives MonitorStart for the session itself.
+func (r StartSessionMonitor) XML() []byte {
+	w := open("MonitorStart", NamespaceCSTA)
+	w.in("monitorObject", func() { w.text("deviceObject", "", "mediaClass", "notKnown") })
+	w.private("AvayaEvents", func() {
+		w.all("invertFilter")
+		w.in("deviceServices", func() { w.all("getMonitorList") })
+	})
+	return w.close()
+}
+
+// GetMonitorList asks which monitors a session has. A MonitorList, or several,
+// follow the answer.
+type GetMonitorList struct{ SessionID string }
+
+// XML gives GetMonitorList.
+func (r GetMonitorList) XML() []byte {
+	w := open("GetMonitorList", NamespaceAvaya)
+	w.text("sessionID", r.SessionID)
+	return w.close()
+}
+
 // StopMonitor ends a monitor.
 type StopMonitor struct{ CrossRef string }
 

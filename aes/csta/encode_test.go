@@ -33,6 +33,9 @@ func TestRequests(t *testing.T) {
 			`<logicalDeviceFeature><doNotDisturb>true</doNotDisturb><forwarding>true</forwarding></logicalDeviceFeature><maintenance><backInService>true</backInService><outOfService>true</outOfService></maintenance>` +
 			`</requestedMonitorFilter><monitorType>device</monitorType><extensions><privateData><private><AvayaEvents xmlns="` + NamespaceAvaya + `"><invertFilter>true</invertFilter>` +
 			`<endpointRegistrationStateEvents><registered>true</registered><unregistered>true</unregistered></endpointRegistrationStateEvents></AvayaEvents></private></privateData></extensions></MonitorStart>`},
+		{StartSessionMonitor{}, `<MonitorStart` + ns3 + `><monitorObject><deviceObject mediaClass="notKnown"></deviceObject></monitorObject><extensions><privateData><private><AvayaEvents xmlns="` + NamespaceAvaya +
+			`"><invertFilter>true</invertFilter><deviceServices><getMonitorList>true</getMonitorList></deviceServices></AvayaEvents></private></privateData></extensions></MonitorStart>`},
+		{GetMonitorList{"S-0"}, `<GetMonitorList xmlns="` + NamespaceAvaya + `"><sessionID>S-0</sessionID></GetMonitorList>`},
 		{StopMonitor{"2"}, `<MonitorStop` + ns3 + `><monitorCrossRefID>2</monitorCrossRefID></MonitorStop>`},
 		{SnapshotDevice{own}, `<SnapshotDevice` + ns3 + `><snapshotObject` + id + own + `</snapshotObject><extensions><privateData><private><SnapshotDevicePrivateData xmlns="` + NamespaceAvaya +
 			`"><getStationStatus>true</getStationStatus></SnapshotDevicePrivateData></private></privateData></extensions></SnapshotDevice>`},

@@ -57,6 +57,8 @@ func messageFor(root string) Message {
 		return new(ServiceEvent)
 	case "AgentBusyEvent", "AgentLoggedOnEvent", "AgentLoggedOffEvent", "AgentNotReadyEvent", "AgentReadyEvent", "AgentWorkingAfterCallEvent":
 		return new(AgentEvent)
+	case "GetMonitorListEvent":
+		return new(MonitorList)
 	case "EndpointRegisteredEvent", "EndpointUnregisteredEvent":
 		return new(RegistrationEvent)
 	}
@@ -171,6 +173,13 @@ type MonitorStarted struct {
 // MonitorStopped is MonitorStop sent by the server: that monitor has ended.
 type MonitorStopped struct {
 	CrossRef string `xml:"monitorCrossRefID"`
+}
+
+// MonitorList is GetMonitorListEvent: some of the monitors of a session.
+type MonitorList struct {
+	CrossRef string   `xml:"monitorCrossRefID"` // of the session monitor
+	Final    Flag     `xml:"isFinalResponse"`   // no more follow
+	Monitors []string `xml:"monitorObjectDataList>monitorObjectData>MonitorStartResponse>monitorCrossRefID"`
 }
 
 // DeviceSnapshot is the answer to SnapshotDevice. If ServiceCrossRef is set,

@@ -134,9 +134,6 @@ func (s *soak) has(d simaes.Dialect) bool { return s.dialect&d != 0 }
 // do carries out a command, and tells whether it was possible.
 func (s *soak) do(command string) bool {
 	words := strings.Fields(command)
-	if words[0] == "stop" && s.w.phone.conn == nil {
-		return false // a session that is recovered is believed to have its monitors
-	}
 	if s.sw.Do(s.w.now, words) != nil {
 		return false
 	}
@@ -182,7 +179,7 @@ func (s *soak) note(words []string) {
 	case "link":
 		s.linkDown = words[1] == "down"
 	case "forget":
-		s.blind = now.Add(100 * time.Second) // half a session, and the way back
+		s.blind = now.Add(40 * time.Second) // a quiet half minute, and the way back
 	case "stop":
 		s.shaky[words[1]] = now.Add(soakRetry)
 	case "refuse":
