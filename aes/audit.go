@@ -1,7 +1,7 @@
 package aes
 
 import (
-	"time"
+	"maps"
 
 	"presenced/aes/csta"
 )
@@ -16,18 +16,14 @@ type audit struct {
 }
 
 func newAudit(crossRef string, monitors map[string]*station) *audit {
-	a := &audit{crossRef: crossRef, believed: make(map[string]*station, len(monitors)), listed: map[string]bool{}}
-	for ref, st := range monitors {
-		a.believed[ref] = st
-	}
-	return a
+	return &audit{crossRef: crossRef, believed: maps.Clone(monitors), listed: map[string]bool{}}
 }
 
 // maxListed bounds what is kept of a list that has no end.
 const maxListed = 1 << 20
 
 // listed takes a part of the list.
-func (l *Link) listed(m *csta.MonitorList, now time.Time) {
+func (l *Link) listed(m *csta.MonitorList) {
 	a := l.audit
 	if a == nil || m.CrossRef != a.crossRef {
 		l.problems["answers to nothing"]++

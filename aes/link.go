@@ -191,7 +191,7 @@ func (l *Link) message(id uint16, m csta.Message, now time.Time) {
 	case *csta.DeviceSegment:
 		l.segment(m, now)
 	case *csta.MonitorList:
-		l.listed(m, now)
+		l.listed(m)
 	default:
 		l.answer(id, m, now)
 	}

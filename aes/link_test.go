@@ -821,8 +821,11 @@ func TestAgents(t *testing.T) {
 	s.run(time.Second)
 	s.want("4751: agent-not-ready idle")
 	for _, step := range [][2]string{
-		{"AgentReadyEvent", "4751: agent-ready idle"}, {"AgentBusyEvent", "4751: idle"},
-		{"AgentWorkingAfterCallEvent", "4751: agent-after-call idle"}, {"AgentNotReadyEvent", "4751: agent-not-ready idle"}, {"AgentLoggedOffEvent", "4751: idle"},
+		{"AgentReadyEvent", "4751: agent-ready idle"},
+		{"AgentBusyEvent", "4751: idle"},
+		{"AgentWorkingAfterCallEvent", "4751: agent-after-call idle"},
+		{"AgentNotReadyEvent", "4751: agent-not-ready idle"},
+		{"AgentLoggedOffEvent", "4751: idle"},
 	} {
 		s.agentEvent(step[0], "4751")
 		s.want(step[1])
