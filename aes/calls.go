@@ -48,6 +48,15 @@ type holding struct {
 	fact presence.Fact
 }
 
+// A past is a fact that was true from one time until another, in nanoseconds of
+// Unix time: a busy phone has many of them.
+type past struct {
+	fact        presence.Fact
+	from, until int64
+}
+
+func (p *past) over(now time.Time) bool { return now.UnixNano()-p.until >= int64(keepEnded) }
+
 // A model is what is known of one device. It must not be used concurrently.
 type model struct {
 	extension, device string
@@ -60,8 +69,9 @@ type model struct {
 	unregistered bool
 	agent        presence.FactSet // what the agent at the device does, if there is one
 
-	holds map[holding]time.Time // what is true, and since when
-	ended []presence.Span
+	holds   map[holding]time.Time // what is true, and since when
+	ended   []past
+	version int // counts the changes of holds and ended
 
 	// While an answer is outstanding, what events said meanwhile, which wins over it.
 	asking                                       bool
@@ -74,7 +84,7 @@ type model struct {
 }
 
 func newModel(extension string) *model {
-	return &model{extension: extension, calls: map[string]*call{}, forward: map[string]bool{}, holds: map[holding]time.Time{}, touched: map[string]bool{}}
+	return &model{extension: extension, calls: map[string]*call{}, holds: map[holding]time.Time{}}
 }
 
 // spans gives all that is true at now, and what ended within the last hour. It
@@ -88,9 +98,9 @@ func (m *model) spans(now time.Time) []presence.Span {
 	for h, from := range m.holds {
 		out = append(out, presence.Span{Fact: h.fact, From: from, Contact: contact})
 	}
-	for _, s := range m.ended {
-		if now.Sub(s.Until) < keepEnded {
-			out = append(out, s)
+	for _, p := range m.ended {
+		if !p.over(now) {
+			out = append(out, presence.Span{Fact: p.fact, From: time.Unix(0, p.from).UTC(), Until: time.Unix(0, p.until).UTC(), Contact: contact})
 		}
 	}
 	presence.SortSpans(out)
@@ -153,7 +163,7 @@ func (m *model) settle(now, ended time.Time) bool {
 		changed = true
 		delete(m.holds, h)
 		if ended.After(from) {
-			m.ended = append(m.ended, presence.Span{Fact: h.fact, From: from, Until: ended, Contact: "tel:" + m.extension})
+			m.ended = append(m.ended, past{h.fact, from.UnixNano(), ended.UnixNano()})
 		}
 	}
 	for h := range truth {
@@ -163,9 +173,10 @@ func (m *model) settle(now, ended time.Time) bool {
 		}
 	}
 	if changed {
-		m.ended = slices.DeleteFunc(m.ended, func(s presence.Span) bool { return now.Sub(s.Until) >= keepEnded })
+		m.version++
+		m.ended = slices.DeleteFunc(m.ended, func(p past) bool { return p.over(now) })
 		if over := len(m.ended) - maxEnded; over > 0 {
-			slices.SortFunc(m.ended, func(a, b presence.Span) int { return a.Until.Compare(b.Until) })
+			slices.SortFunc(m.ended, func(a, b past) int { return cmp.Compare(a.until, b.until) })
 			m.ended = slices.Delete(m.ended, 0, over)
 		}
 	}
@@ -223,6 +234,9 @@ func (m *model) event(e *csta.CallEvent, now time.Time) bool {
 // touch notes that an event told of the call.
 func (m *model) touch(id string) {
 	if m.asking {
+		if m.touched == nil {
+			m.touched = map[string]bool{}
+		}
 		m.touched[id] = true
 	}
 }
@@ -650,6 +664,7 @@ func (m *model) become(id string, c *call, old ...string) {
 			}
 			if at, ok := m.holds[holding{id, f}]; !ok || from.Before(at) {
 				m.holds[holding{id, f}] = from
+				m.version++
 			}
 			delete(m.holds, holding{o, f})
 		}
@@ -819,7 +834,7 @@ func (m *model) forwardEvent(f csta.Forwarding, now time.Time) bool {
 	m.forwardTold = true
 	switch {
 	case f.On == csta.Yes:
-		m.forward[f.Type] = true
+		m.forwards(f.Type)
 	case f.Type == "forwardImmediate":
 		// It covers calls from inside and from outside. Whether it ends what was set
 		// for one of them only is not certain.
@@ -829,6 +844,13 @@ func (m *model) forwardEvent(f csta.Forwarding, now time.Time) bool {
 		delete(m.forward, f.Type)
 	}
 	return m.settle(now, now)
+}
+
+func (m *model) forwards(kind string) {
+	if m.forward == nil {
+		m.forward = map[string]bool{}
+	}
+	m.forward[kind] = true
 }
 
 func (m *model) askForward() { m.forwardTold = false }
@@ -841,7 +863,7 @@ func (m *model) forwardAnswer(list []csta.Forwarding, now time.Time) bool {
 	clear(m.forward)
 	for _, f := range list {
 		if immediate(f.Type) && f.On == csta.Yes {
-			m.forward[f.Type] = true
+			m.forwards(f.Type)
 		}
 	}
 	return m.settle(now, now)

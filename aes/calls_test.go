@@ -310,7 +310,7 @@ func TestSnapshotReplacesWhatIsKnown(t *testing.T) {
 		t.Errorf("the call that goes on is held since %s", from)
 	}
 	ended := m.ended[len(m.ended)-1]
-	if want := (presence.Span{Fact: presence.PhoneRinging, From: at(4), Until: at(50), Contact: "tel:4750"}); ended != want {
+	if want := (past{presence.PhoneRinging, at(4).UnixNano(), at(50).UnixNano()}); ended != want {
 		t.Errorf("the call that is gone: %+v, want %+v", ended, want)
 	}
 }

@@ -35,8 +35,16 @@ type station struct {
 
 	retryAt, stuckAt time.Time // its appointments
 
-	changed bool             // is on the list of those that have something to say
-	last    *presence.Report // emitted on this connection
+	changed bool // is on the list of those that have something to say
+	last    said // on this connection
+}
+
+// Said is what tells one report of a station from the next.
+type said struct {
+	anything         bool
+	known            bool // there were spans, of the model at that version
+	version          int
+	doubted, expires time.Time
 }
 
 // stations is everything that is covered.
@@ -81,7 +89,7 @@ func (s *stations) suspend(now time.Time) {
 		if st.fresh || st.lost.IsZero() {
 			st.lost = now
 		}
-		st.fresh, st.doubted, st.kept, st.last = false, time.Time{}, time.Time{}, nil
+		st.fresh, st.doubted, st.kept, st.last = false, time.Time{}, time.Time{}, said{}
 		st.retryAt, st.stuckAt = time.Time{}, time.Time{}
 		st.refused, st.stopped = "", false
 	}
@@ -309,7 +317,9 @@ func (l *Link) report(st *station) (presence.Report, bool) {
 		return presence.Report{}, false
 	}
 	r := presence.Report{Source: l.source, Subject: st.subject, At: l.now, Grace: l.cfg.Grace}
+	this := said{anything: true}
 	if st.refused == "" && !st.stopped {
+		this.known, this.version = st.known, st.version
 		r.Spans = st.spans(l.now)
 		if keep {
 			r.Doubted, r.Expires = st.lost, st.kept
@@ -321,10 +331,11 @@ func (l *Link) report(st *station) (presence.Report, bool) {
 			r = r.Lost(st.doubted)
 		}
 	}
-	if old := st.last; old != nil && slices.Equal(old.Spans, r.Spans) && old.Doubted.Equal(r.Doubted) && old.Expires.Equal(r.Expires) {
+	this.doubted, this.expires = r.Doubted, r.Expires
+	if this == st.last {
 		return presence.Report{}, false
 	}
-	st.last = &r
+	st.last = this
 	return r, true
 }
 
