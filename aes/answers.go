@@ -21,6 +21,9 @@ func (l *Link) stationAnswer(r *request, m csta.Message, now time.Time) {
 	st := r.st
 	if st == nil { // of one that is no longer covered
 		delete(l.leaving, r.name)
+		if r.op == opUnmonitor {
+			l.licences(1)
+		}
 		return
 	}
 	if st.gone || st.over {
@@ -104,6 +107,10 @@ func (l *Link) monitorStarted(st *station, crossRef string, now time.Time) {
 	}
 	st.crossRef = crossRef
 	l.byCrossRef[crossRef] = st
+	if st.trying {
+		st.trying = false
+		l.licences(2)
+	}
 	l.proceed(st, first)
 	l.adopt(crossRef, now)
 }
@@ -226,7 +233,15 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 		}
 		l.refuse(st, "the CTI user may not monitor it ("+f.Value+"): give the user unrestricted access, or add the extension to its device group", now.Add(retryRefused))
 	case noLicence:
-		l.refuse(st, "no licence for another monitor ("+f.Value+"): add TSAPI Basic User licences, or cover fewer people", now.Add(retryRefused))
+		if f.Value == "overallMonitorLimitExceeded" {
+			st.lacking, st.trying = true, false
+			l.refuse(st, "no licence for another monitor: add TSAPI Basic User licences, or cover fewer people", time.Time{})
+			if l.licenceAt.IsZero() {
+				l.licenceAt = now.Add(retryRefused)
+			}
+			return
+		}
+		l.refuse(st, "no more monitors of this extension ("+f.Value+"): end those of other applications", now.Add(retryRefused))
 	case notThere:
 		st.device = ""
 		l.refuse(st, "the switch does not know it ("+f.Value+"): correct the number in the directory, or administer the station", now.Add(retryRefused))

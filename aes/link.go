@@ -214,6 +214,10 @@ func (l *Link) Tick(now time.Time) {
 		if !l.extendAt.IsZero() && !now.Before(l.extendAt) {
 			l.extend(now)
 		}
+		if !l.licenceAt.IsZero() && !now.Before(l.licenceAt) {
+			l.licenceAt = time.Time{}
+			l.licences(1)
+		}
 		l.appointments(now)
 		l.poll(now)
 		if !l.easeAt.IsZero() && !now.Before(l.easeAt) {
@@ -243,6 +247,7 @@ func (l *Link) Next() time.Time {
 		soon(l.keepAliveAt)
 		soon(l.quiet())
 		soon(l.extendAt)
+		soon(l.licenceAt)
 		soon(l.easeAt)
 		if len(l.agenda) > 0 {
 			soon(l.agenda[0].at)

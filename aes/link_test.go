@@ -692,13 +692,23 @@ func TestMonitorLicenceExhausted(t *testing.T) {
 		t.Errorf("%d of %d reports without spans", n, len(s.reports))
 	}
 	s.said()
-	limit = 100
 	s.got = nil
-	s.run(4 * time.Minute)
-	if s.count("MonitorStart") != 0 {
-		t.Error("tried again too soon")
+	s.run(time.Hour)
+	if n := s.count("MonitorStart"); n < 11 || n > 13 {
+		t.Errorf("tried %d times in an hour, want once in five minutes", n)
 	}
-	s.run(2 * time.Minute)
+	// A place becomes free, and the first one that waits gets it.
+	s.got = nil
+	s.cover(all[1:]...)
+	s.run(2 * time.Second)
+	if _, first := s.monitors["4050"]; !first || len(s.monitors) != 50 {
+		t.Errorf("monitored after somebody left: %v", s.monitors)
+	}
+	s.cover(all...)
+	s.run(2 * time.Second)
+	s.said()
+	limit = 100
+	s.run(5*time.Minute + 10*time.Second)
 	if len(s.link.Status().Unmonitored) != 0 || len(s.said()) != 50 {
 		t.Errorf("%+v", s.link.Status())
 	}
@@ -713,7 +723,7 @@ func TestRefusals(t *testing.T) {
 		{"GetThirdPartyDeviceId", "operation", "invalidDeviceID", "4750: nothing", "does not know", retryRefused},
 		{"MonitorStart", "operation", "privilegeViolationSpecifiedDevice", "4750: nothing", "unrestricted access", retryRefused},
 		{"MonitorStart", "operation", "invalidMonitorObject", "4750: nothing", "does not know", retryRefused},
-		{"MonitorStart", "subscribedResourceAvailability", "objectMonitorLimitExceeded", "4750: nothing", "licence", retryRefused},
+		{"MonitorStart", "subscribedResourceAvailability", "objectMonitorLimitExceeded", "4750: nothing", "other applications", retryRefused},
 		{"MonitorStart", "operation", "generic", "4750: nothing", "operation generic", retryRefused},
 		{"MonitorStart", "systemResourceAvailibility", "deviceOutOfService", "4750: out-of-service", "", time.Minute},
 		{"MonitorStart", "systemResourceAvailibility", "resourceBusy", "", "", time.Minute},

@@ -28,6 +28,8 @@ type station struct {
 	lost    time.Time // since when events may have been missed; zero: none
 	kept    time.Time // until when, after a gap, what was known counts until a snapshot; zero: it does not
 	doubted time.Time // since when a snapshot is needed and fails
+	lacking bool      // refused for want of a licence: who has a turn is chosen among all
+	trying  bool      // has that turn
 	refused string    // why there is no monitor, and what to do; empty: not refused
 	stopped bool      // the server ended the monitor
 	failing int       // failures in a row
@@ -59,7 +61,8 @@ type stations struct {
 	untold map[*station]bool // still to be heard of in this connection
 	synced bool              // all were heard of once in this connection
 
-	extendAt time.Time // when what was known before a gap is kept, unless a snapshot came before
+	licenceAt time.Time // when one that lacks a licence is tried again
+	extendAt  time.Time // when what was known before a gap is kept, unless a snapshot came before
 
 	agenda  agenda
 	orphans []orphan
@@ -91,8 +94,9 @@ func (s *stations) suspend(now time.Time) {
 		}
 		st.fresh, st.doubted, st.kept, st.last = false, time.Time{}, time.Time{}, said{}
 		st.retryAt, st.stuckAt = time.Time{}, time.Time{}
-		st.refused, st.stopped = "", false
+		st.refused, st.stopped, st.lacking, st.trying = "", false, false, false
 	}
+	s.licenceAt = time.Time{}
 	s.agenda, s.orphans, s.leaving, s.untold = nil, nil, nil, nil
 	s.synced, s.extendAt = false, time.Time{}
 }
@@ -167,7 +171,7 @@ func (l *Link) giveBack(st *station) {
 		l.loseMonitor(st)
 	}
 	l.release(st.device)
-	st.device, st.retryAt = "", time.Time{}
+	st.device, st.lacking = "", false
 }
 
 func (l *Link) unmonitor(crossRef string) {
@@ -541,6 +545,22 @@ func (l *Link) again(st *station, now time.Time) {
 func (l *Link) retry(st *station, at time.Time) {
 	st.retryAt = at
 	l.agenda.add(at, st, opDevice)
+}
+
+// licences tries the n most important stations that lack a licence. Each that
+// gets one lets two more try: so thousands without a licence cost one request in
+// five minutes, and new licences are soon in use.
+func (l *Link) licences(n int) {
+	for _, st := range l.ring {
+		if n == 0 {
+			return
+		}
+		if st.lacking {
+			n--
+			st.lacking, st.trying = false, true
+			l.proceed(st, sweep)
+		}
+	}
 }
 
 // refuse notes that a station cannot be covered, and why. It is tried again at
