@@ -179,6 +179,13 @@ func scenarios() map[string][]step {
 		"events come twice": {
 			rings("1"), rings("1"), answers("1"), answers("1"), hangsUp("1", "idle"), hangsUp("1", "idle"),
 		},
+		"an appearance of a call elsewhere is bridged": {
+			{ev(csta.Bridged, "1", ann, ann, "", connected), "idle"},
+			{ev(csta.Offered, "2", own, own, ann, alerting), "idle"},
+			rings("3"),
+			{ev(csta.Bridged, "1", bob, bob, "", connected), "ringing"},
+			hangsUp("3", "idle"),
+		},
 		"the beginning was lost": {answers("1"), hangsUp("1", "idle")},
 		"the call ID is reused with another UCID": {
 			{with(ev(csta.Delivered, "1", own, own, ann, alerting), func(e *csta.CallEvent) { e.UCID = "A" }), "ringing"},

@@ -47,6 +47,29 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
+// A roster of people is asked who is important.
+func TestPriorityOfTheRoster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Priority, cfg.Capacity = []string{"board"}, 1
+		b := newBenches(t, cfg)[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		roster := struct {
+			fixedRoster
+			groups
+		}{b.roster, groups{"4751": "board"}}
+		b.roster <- tel("4750", "4751")
+		go func() { done <- b.Run(ctx, roster, func(presence.Report) error { return nil }) }()
+		time.Sleep(time.Second)
+		if st := b.Status(); len(st.Unmonitored) != 1 || st.Unmonitored["4750"] == "" {
+			t.Errorf("%+v", st)
+		}
+		cancel()
+		ended(t, done)
+	})
+}
+
 // Nobody is covered twice or forgotten, whatever the capacities and whoever is
 // away; and what one has is not moved because another is lost.
 func TestLawShares(t *testing.T) {
@@ -162,8 +185,13 @@ func TestPriority(t *testing.T) {
 	}
 }
 
-// drain waits for the end of a run, whatever its reason.
-func drain(done <-chan error) { _ = <-done }
+// ended waits for the end of a run.
+func ended(t *testing.T, done <-chan error) {
+	t.Helper()
+	if err := <-done; err == nil {
+		t.Error("a run ended without a reason")
+	}
+}
 
 // Two sources of one switch share it; one takes over from the other while that
 // is lost, and gives back what is covered at home again.
@@ -190,12 +218,12 @@ func TestTakeOver(t *testing.T) {
 		working := first.dial
 		first.dial = func(context.Context) (net.Conn, error) { return nil, errors.New("no route") }
 		first.hangUp()
-		drain(done[0])
+		ended(t, done[0])
 		time.Sleep(14 * time.Second)
 		if got := second.said(); got != "" {
 			t.Fatalf("said %q too early", got)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(2 * time.Second)
 		if got := second.said(); strings.Count(got, "idle") != home-1 || strings.Count(got, "nothing") != 1 {
 			t.Fatalf("said %q after the loss of the other", got)
 		}
@@ -219,7 +247,7 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("the other came back: said %q", got)
 		}
 		cancel()
-		drain(done[0])
-		drain(done[1])
+		ended(t, done[0])
+		ended(t, done[1])
 	})
 }

@@ -581,6 +581,20 @@ func TestRecovery(t *testing.T) {
 			t.Errorf("asked %q", s.asked())
 		}
 	})
+	t.Run("many left meanwhile", func(t *testing.T) {
+		s := newServer(t, func(c *Config) { c.Rate = 2 })
+		s.cover("4750", "4751", "4752", "4753")
+		s.connect()
+		s.run(time.Minute)
+		s.disconnect()
+		s.cover("4750")
+		s.asked()
+		s.connect()
+		s.run(time.Minute)
+		if n := s.count("MonitorStop"); n != 4 || len(s.monitors) != 1 { // three, and that of the session
+			t.Errorf("%d monitors are ended, and %v are left", n, s.monitors)
+		}
+	})
 	t.Run("someone left meanwhile", func(t *testing.T) {
 		s := live(t, "4750", "4751")
 		s.disconnect()
@@ -947,6 +961,18 @@ func TestMessagesLost(t *testing.T) {
 	}
 }
 
+func TestServerPartiallyDisabled(t *testing.T) {
+	s := live(t, "4750", "4751")
+	s.status("partiallyDisabled", "")
+	s.run(time.Second)
+	s.phase(presence.PhaseDegraded)
+	if s.count("SnapshotDevice") != 2 {
+		t.Errorf("asked %q", s.asked())
+	}
+	s.status("normal", "")
+	s.phase(presence.PhaseLive)
+}
+
 func TestServerStopsAMonitor(t *testing.T) {
 	s := live(t, "4750", "4751")
 	s.rings("4750")
@@ -1060,6 +1086,36 @@ func TestCapacity(t *testing.T) {
 	s.want("4750: nothing", "4752: idle")
 	if len(s.link.byCrossRef) != 2 {
 		t.Errorf("%d monitors", len(s.link.byCrossRef))
+	}
+
+	s = newServer(t, func(c *Config) { c.Capacity = 1 })
+	s.delay = time.Second
+	s.cover("4750")
+	s.connect()
+	s.run(2500 * time.Millisecond) // MonitorStart is under way
+	s.cover("4751", "4750")
+	s.run(10 * time.Second)
+	s.want("4750: nothing", "4751: idle")
+	if len(s.monitors) != 1 || s.monitors["4751"] == "" {
+		t.Errorf("monitors %v", s.monitors)
+	}
+}
+
+// Without a rate only the requests under way are bounded.
+func TestUnthrottled(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Rate = 0 })
+	s.delay = 50 * time.Millisecond
+	var all []string
+	for i := range 1000 {
+		all = append(all, fmt.Sprint(4000+i))
+	}
+	s.cover(all...)
+	s.connect()
+	const least = 5 * 1000 * 50 / 19 // one place is left for the sign of life
+	s.run(least * time.Millisecond * 12 / 10)
+	s.phase(presence.PhaseLive)
+	if s.most > 20 {
+		t.Errorf("%d outstanding", s.most)
 	}
 }
 
@@ -1319,6 +1375,23 @@ func TestKnowledgeOutlivesAShortGap(t *testing.T) {
 			if got := s.said(); !slices.Contains(got, "4759: connected") {
 				t.Errorf("said %q", got)
 			}
+			// A second gap: who was not looked at since the first has waited long enough.
+			s = large()
+			gap(s, time.Second)
+			s.run(30 * time.Second)
+			gap(s, time.Second)
+			s.said()
+			s.run(28 * time.Second)
+			late := map[bool]int{}
+			for _, line := range s.said() {
+				if _, since, doubted := strings.Cut(line, ", doubted "); doubted {
+					late[strings.HasPrefix(since, "09:10:0")]++
+				}
+			}
+			if late[false] == 0 || late[true] > 0 {
+				t.Errorf("kept since the first gap: %d, since the second: %d", late[true], late[false])
+			}
+
 			s = large()
 			gap(s, 31*time.Second)
 			s.run(25 * time.Second)

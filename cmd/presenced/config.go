@@ -92,6 +92,10 @@ func (c *Config) Check() []config.Problem {
 	}
 	for i := range c.AES {
 		list("aes", i, c.AES[i].Name, c.AES[i].Check())
+		j := slices.IndexFunc(c.AES, func(other aes.Config) bool { return strings.EqualFold(other.Switch, c.AES[i].Switch) })
+		if !slices.Equal(c.AES[j].Priority, c.AES[i].Priority) {
+			ps = append(ps, config.Wrong(fmt.Sprintf("aes[%d].priority", i), "differs from that of aes[%d], which has the same switch: sources of one switch share its extensions by one order", j))
+		}
 	}
 	for i := range c.Exchange {
 		list("exchange", i, c.Exchange[i].Name, c.Exchange[i].Check())

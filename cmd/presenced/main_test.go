@@ -163,6 +163,7 @@ aes:
   address: nowhere
   rate: many
 - name: one
+  priority: [board]
 web:
   listen: 99
 `)
@@ -172,7 +173,7 @@ web:
 	}
 	for _, want := range []string{
 		":1: log.level: ", ":3: directory.files: ", ":4: directory.intervall: unknown key", ":6: policy.phone_dnd: ", ":11: aes[1].address: ",
-		":10: aes[0].rate: ", ":11: aes[1].name: \"one\" is the name of aes[0] already", "aes[1].user: ", ":13: web.listen: ",
+		":10: aes[0].rate: ", ":11: aes[1].name: \"one\" is the name of aes[0] already", "aes[1].user: ", ":12: aes[1].priority: differs from that of aes[0]", ":14: web.listen: ",
 	} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("missing %q in\n%s", want, errs)
