@@ -908,6 +908,23 @@ func TestSwitchLinkDown(t *testing.T) {
 	s.want("4750: connected", "4751: idle")
 	s.phase(presence.PhaseLive)
 
+	// The news that the link is up may be lost: then the question tells, if the
+	// answer speaks of the link.
+	s.status("disabled", "")
+	s.run(time.Minute)
+	s.phase(presence.PhaseDegraded)
+	s.answer = func(root, _ string) string {
+		if root == "RequestSystemStatus" {
+			return csta3("RequestSystemStatusResponse", "<systemStatus>normal</systemStatus><extensions><privateData><private><RequestSystemStatusResponsePrivateData>"+
+				"<switchTlinkStatus><switchName>CM1</switchName><tlinkStatus>tlinkUp</tlinkStatus></switchTlinkStatus></RequestSystemStatusResponsePrivateData></private></privateData></extensions>")
+		}
+		return ""
+	}
+	s.run(time.Minute)
+	s.phase(presence.PhaseLive)
+	s.answer = nil
+	s.said()
+
 	// Longer than the grace: the aggregator lets the reports expire; then the truth.
 	s.status("disabled", "")
 	s.run(time.Hour)
@@ -1018,6 +1035,24 @@ func TestRosterChanges(t *testing.T) {
 	s.want()
 	if why := s.link.Status().Unmonitored["not a number"]; !strings.Contains(why, "not an extension") {
 		t.Error(why)
+	}
+}
+
+// Who is new is there within seconds, whatever else is under way.
+func TestWhoIsNewDoesNotWaitForTheSweep(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Rate = 2 })
+	var all []string
+	for i := range 100 {
+		all = append(all, fmt.Sprint(4000+i))
+	}
+	s.cover(all...)
+	s.connect()
+	s.run(30 * time.Second)
+	s.said()
+	s.cover(append(all[1:], "4999")...)
+	s.run(8 * time.Second)
+	if got := s.said(); !slices.Contains(got, "4999: idle") || s.monitors["4000"] != "" {
+		t.Errorf("said %q", got)
 	}
 }
 
@@ -1301,6 +1336,19 @@ func TestMonitorsThatChangedWhileThereWasNoConnection(t *testing.T) {
 	s.run(time.Minute)
 	if s.link.audit != nil || s.count("MonitorStop") != 1 || s.link.Err() != nil {
 		t.Errorf("asked %q", s.asked())
+	}
+}
+
+// A server that does not know the question after its state is asked once.
+func TestServerWithoutSystemStatus(t *testing.T) {
+	s := newServer(t, nil)
+	s.answer = func(root, _ string) string {
+		return map[string]string{"RequestSystemStatus": failure("operation", "serviceNotSupported")}[root]
+	}
+	s.connect()
+	s.run(10 * time.Minute)
+	if n := s.count("RequestSystemStatus"); n != 1 || s.link.Err() != nil {
+		t.Errorf("asked %d times, %v", n, s.link.Err())
 	}
 }
 

@@ -54,7 +54,7 @@ func (l *Link) askSystem(now time.Time) {
 // quiet tells when the server is to be asked for a sign of life of its own: it
 // said nothing for a while, and owes no answer. Zero: not now.
 func (l *Link) quiet() time.Time {
-	if l.phase != inSession || l.registerID == "" || len(l.pending) > 0 || l.held() {
+	if l.phase != inSession || l.registerID == "" || len(l.pending) > 0 || l.unknown.has(opSystem) {
 		return time.Time{}
 	}
 	return l.heard.Add(quietAfter)
@@ -129,6 +129,9 @@ func (l *Link) sessionAnswer(r *request, m csta.Message, now time.Time) {
 			status := m.Status
 			if status == "enabled" { // a state here, and no news
 				status = "normal"
+			}
+			if !l.linkDown.IsZero() && len(m.Links) == 0 {
+				return // how the server fares; it told that the link is down
 			}
 			l.systemStatus(status, m.Links, now)
 			return
@@ -213,7 +216,9 @@ func (l *Link) sessionRefused(r *request, code, reason string, now time.Time) {
 	case opSystem:
 		l.suspect(code, now)
 		l.problem("requests refused", fmt.Errorf("system status: %s", reason))
-		if code != "serviceNotSupported" && l.registerID != "" { // an old registration is gone
+		if code == "serviceNotSupported" {
+			l.unknown.add(opSystem)
+		} else if l.registerID != "" { // an old registration is gone
 			l.registerID = ""
 			if l.recovered {
 				l.recovered = false

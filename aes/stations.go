@@ -106,6 +106,10 @@ func (s *stations) suspend(now time.Time) {
 // among them are given back, because each holds a licence.
 func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 	l.now = now
+	queue := sweep
+	if l.covered {
+		queue = first // who is new does not wait for a sweep over all others
+	}
 	l.covered = true
 	wanted := make(map[string]bool, len(subjects))
 	var fresh []*station
@@ -145,7 +149,7 @@ func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 	}
 	for _, st := range fresh {
 		if l.phase == inSession {
-			l.start(st)
+			l.start(st, queue)
 		}
 	}
 	l.heardOf(nil)
@@ -205,7 +209,7 @@ func (l *Link) begin(lost time.Time) {
 		if at := st.lost.Add(l.cfg.Grace - l.cfg.Grace/6); st.known && l.inTime(st) && (l.extendAt.IsZero() || at.Before(l.extendAt)) {
 			l.extendAt = at
 		}
-		l.start(st)
+		l.start(st, sweep)
 	}
 	l.heardOf(nil)
 }
@@ -227,8 +231,8 @@ func (l *Link) extend(now time.Time) {
 	}
 }
 
-// start puts a station at the end of the sweep.
-func (l *Link) start(st *station) {
+// start puts a station at the end of a queue.
+func (l *Link) start(st *station, queue int) {
 	if !l.synced {
 		if l.untold == nil {
 			l.untold = map[*station]bool{}
@@ -244,7 +248,7 @@ func (l *Link) start(st *station) {
 		l.refuse(st, fmt.Sprintf("not an extension: at most %d of the characters 0 to 9, * and # are one", maxExtension), time.Time{})
 		return
 	}
-	l.proceed(st, sweep)
+	l.proceed(st, queue)
 }
 
 func extension(s string) bool {

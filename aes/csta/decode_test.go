@@ -130,6 +130,16 @@ func messages() map[string]struct {
 			csta3("GetAgentStateResponse", "<agentStateList><agentStateEntry><agentID>5001</agentID><loggedOnState>true</loggedOnState><agentInfo><agentInfoItem><agentState>agentReady</agentState></agentInfoItem></agentInfo></agentStateEntry></agentStateList>"),
 			&AgentStates{[]Agent{{Yes, []AgentState{"agentReady"}}}},
 		},
+		"agent event": {
+			csta3("AgentWorkingAfterCallEvent", "<monitorCrossRefID>2</monitorCrossRefID>"+party("agentDevice", own)+"<agentID>5001</agentID><pendingAgentState>agentReady</pendingAgentState>"),
+			&AgentEvent{CrossRef: "2"},
+		},
+		"monitors of a session": {
+			in(NamespaceAvaya, "GetMonitorListEvent", `<sequenceNumber>1</sequenceNumber><sessionID>A-0</sessionID><isFinalResponse>true</isFinalResponse><monitorCrossRefID xmlns="`+NamespaceCSTA+`">9</monitorCrossRefID>`+
+				"<monitorObjectDataList><monitorObjectData><monitorObject><deviceObject>"+own+"</deviceObject></monitorObject><monitorType>device</monitorType><MonitorStartResponse><monitorCrossRefID>2</monitorCrossRefID></MonitorStartResponse></monitorObjectData>"+
+				"<monitorObjectData><MonitorStartResponse><monitorCrossRefID>3</monitorCrossRefID></MonitorStartResponse></monitorObjectData></monitorObjectDataList>"),
+			&MonitorList{"9", Yes, []string{"2", "3"}},
+		},
 		"registered":    {csta3("SystemRegisterResponse", "<sysStatRegisterID>500046</sysStatRegisterID><actualStatusFilter><normal>true</normal></actualStatusFilter>"), &SystemRegistered{"500046"}},
 		"system status": {csta3("SystemStatus", "<sysStatRegisterID>500046</sysStatRegisterID><systemStatus>disabled</systemStatus>"+private("SystemStatusPrivateData", "<ns1:switchTlinkStatus><ns1:switchName>CM1</ns1:switchName><ns1:tlinkStatus>tlinkDown</ns1:tlinkStatus></ns1:switchTlinkStatus>")), &SystemStatus{"disabled", []TlinkInfo{{"CM1", "tlinkDown"}}}},
 		"system status asked for": {
@@ -248,6 +258,18 @@ func TestDecodeNames(t *testing.T) {
 	dynamic := csta3("EstablishedEvent", `<establishedConnection><callID>1</callID><deviceID typeOfNumber="dynamic">7</deviceID></establishedConnection>`)
 	if m, ok := decode(t, dynamic).(*CallEvent); !ok || !m.Connection.Dynamic {
 		t.Errorf("dynamic: %+v", m)
+	}
+}
+
+func TestAgentEvents(t *testing.T) {
+	for root, want := range map[string]AgentState{
+		"AgentLoggedOnEvent": "", "AgentLoggedOffEvent": AgentNull, "AgentNotReadyEvent": AgentNotReady, "AgentReadyEvent": AgentReady,
+		"AgentBusyEvent": AgentBusy, "AgentWorkingAfterCallEvent": AgentWorkingAfterCall,
+	} {
+		e, ok := decode(t, csta3(root, "<monitorCrossRefID>2</monitorCrossRefID>")).(*AgentEvent)
+		if !ok || e.State() != want || e.CrossRef != "2" {
+			t.Errorf("%s: %+v", root, e)
+		}
 	}
 }
 
