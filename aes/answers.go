@@ -228,6 +228,7 @@ func (l *Link) refused(st *station, o op, f *csta.Failure, now time.Time) {
 		l.failed(st, o, now)
 	case notAllowed:
 		if st.crossRef != "" { // it was allowed: the session may be gone
+			l.problem("snapshots refused", f)
 			l.failed(st, o, now)
 			return
 		}

@@ -41,6 +41,7 @@ func (l *Link) listed(m *csta.MonitorList) {
 		if !a.listed[ref] && l.byCrossRef[ref] == st {
 			l.problems["monitors lost"]++
 			l.loseMonitor(st)
+			l.unmonitor(ref) // if the list cannot be trusted, there must not be two
 			l.proceed(st, first)
 		}
 	}

@@ -1327,6 +1327,25 @@ func TestMonitorsThatChangedWhileThereWasNoConnection(t *testing.T) {
 	s.rings("4751")
 	s.want("4751: ringing")
 
+	// A list that names nobody is no reason to have two monitors of anybody.
+	s.answer = func(root, _ string) string {
+		if root == "GetMonitorList" {
+			s.waiting++
+			s.later = append(s.later, laterFrame{s.now, csta.Frame{InvokeID: csta.EventID, XML: []byte(
+				"<GetMonitorListEvent><isFinalResponse>true</isFinalResponse><monitorCrossRefID>session</monitorCrossRefID></GetMonitorListEvent>")}})
+			return "<GetMonitorListResponse/>"
+		}
+		return ""
+	}
+	s.disconnect()
+	s.connect()
+	s.asked()
+	s.run(time.Minute)
+	if n, m := s.count("MonitorStop"), s.count("MonitorStart"); n != 4 || m != 3 || len(s.monitors) != 3 {
+		t.Errorf("%d ended, %d started, %v", n, m, s.monitors)
+	}
+	s.asked()
+
 	// A server without the service is believed.
 	s.answer = func(root, _ string) string {
 		return map[string]string{"GetMonitorList": failure("operation", "serviceNotSupported")}[root]
