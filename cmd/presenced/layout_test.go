@@ -37,6 +37,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/sip", []string{"presenced/bridges/pidf", "presenced/bridges/sip/documents", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/sip/documents", nil},
 		{"presenced/bridges/sip/wire", nil},
+		{"presenced/bridges/sip/lps", []string{"presenced/bridges/pidf", "presenced/bridges/sip/documents", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/xmpp", nil},
 		{"presenced/bridges/web", []string{"presenced/aggregator", "presenced/aggregator/directory", "presenced/aggregator/journal"}},
 		{"presenced/fixtures/sim/simaes", []string{"presenced/aes/csta", "presenced/fixtures/sim/..."}},

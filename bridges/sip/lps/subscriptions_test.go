@@ -1,0 +1,556 @@
+package lps
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"presenced/aggregator/presence"
+)
+
+// TestChecks asks for everything that is refused.
+func TestChecks(t *testing.T) {
+	for name, c := range map[string]struct {
+		code int
+		r    *Subscribe
+	}{
+		"unknown package":         {489, ask(event("message-summary"))},
+		"no package":              {489, ask(event(""))},
+		"nobody known":            {404, ask(to("zoe"))},
+		"too short":               {423, ask(expires(59))},
+		"least":                   {200, ask(expires(60))},
+		"more than most":          {200, ask(expires(1 << 30))},
+		"unreadable":              {406, ask(accept("application/xpidf+xml"))},
+		"anything":                {200, ask(accept("*/*"))},
+		"application":             {200, ask(accept("application/*"))},
+		"dialog read as presence": {406, ask(event("dialog"), accept("application/pidf+xml"))},
+		"watchers of others":      {403, ask(event("presence.winfo"))},
+		"own watchers":            {200, ask(event("presence.winfo"), to("bob"))},
+		"watchers, administrator": {200, ask(event("presence.winfo"), func(r *Subscribe) { r.Admin = true })},
+		"list unsupported":        {421, ask(to("team"))},
+		"list":                    {200, ask(to("team"), eventlist)},
+		"list of lamps":           {404, ask(to("team"), eventlist, event("dialog"))},
+		"list in the body":        {200, ask(eventlist, func(r *Subscribe) { r.List = []string{"alice@example.test", "zoe@example.test"} })},
+		"list too long":           {413, ask(eventlist, func(r *Subscribe) { r.List = make([]string, 11) })},
+		"unknown dialog":          {481, ask(func(r *Subscribe) { r.Dialog = "nobody's" })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			d.lists["team@example.test"] = []string{"alice@example.test", "bob@example.test"}
+			a, out := d.Subscribe(c.r, d.now, nil)
+			if a.Code != c.code {
+				t.Errorf("got %d, want %d", a.Code, c.code)
+			}
+			if a.Code != 200 && (len(out) > 0 || len(d.dialogs)+len(d.targets)+len(d.watchers)+len(d.admitted)+d.entries > 0) {
+				t.Error("what is refused leaves something")
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	d := newDesk(t)
+	d.limits.PerPeer = 2
+	d.subscribe(200)
+	d.subscribe(200)
+	d.subscribe(503)
+	d.limits.Most = 2
+	d.subscribe(503, from("carol"))
+}
+
+// TestCourse is the table of the notifier, row by row.
+func TestCourse(t *testing.T) {
+	busy, away := presence.Busy, presence.Away
+	for name, play := range map[string]func(d *desk){
+		"a subscription, a refresh, and its end": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(10 * time.Minute)
+			d.subscribe(200, d.in(tag), expires(600))
+			d.expect(200, "2 active;expires=600: alice@example.test available")
+			d.subscribe(200, d.in(tag), expires(0))
+			d.expect(200, "3 terminated;reason=timeout: alice@example.test available")
+			d.subscribe(481, d.in(tag))
+		},
+		"a fetch": func(d *desk) {
+			d.subscribe(200, expires(0))
+			if len(d.admitted) > 0 {
+				d.t.Fatalf("a look was told: %v", d.admitted)
+			}
+			d.expect(200, "1 terminated;reason=timeout: alice@example.test available")
+		},
+		"expiry": func(d *desk) {
+			tag := d.subscribe(200, expires(60))
+			d.expect(200, "1 active;expires=60: alice@example.test available")
+			d.wait(61 * time.Second)
+			d.expect(200, "2 terminated;reason=timeout: alice@example.test available")
+			d.subscribe(481, d.in(tag))
+		},
+		"a change while a NOTIFY is out, and the pace": func(d *desk) {
+			d.subscribe(200)
+			first := d.sent[0]
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.tell("alice", busy)
+			d.tell("alice", away)
+			d.wait(time.Second)
+			d.expect(0)
+			d.sent = d.Answered(first.Dialog, 200, 0, d.now, nil)
+			d.expect(200, "2 active;expires=3599: alice@example.test away")
+			d.tell("alice", busy)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "3 active;expires=3598: alice@example.test busy")
+			d.tell("alice", busy)
+			d.wait(time.Minute)
+			d.expect(0)
+		},
+		"dropped by 481": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(481, "1 active;expires=3600: alice@example.test available")
+			d.subscribe(481, d.in(tag))
+		},
+		"dropped by silence": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(408, "1 active;expires=3600: alice@example.test available")
+			d.subscribe(481, d.in(tag))
+		},
+		"told to wait": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.sent = d.Answered(tag, 503, 10*time.Second, d.now, nil)
+			d.tell("alice", busy)
+			d.wait(9 * time.Second)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "2 active;expires=3590: alice@example.test busy")
+		},
+		"an answer that says nothing": func(d *desk) {
+			d.subscribe(200)
+			d.expect(500, "1 active;expires=3600: alice@example.test available")
+			d.wait(time.Minute)
+			d.expect(0)
+			d.tell("alice", busy)
+			d.expect(200, "2 active;expires=3540: alice@example.test busy")
+		},
+		"the person leaves": func(d *desk) {
+			d.subscribe(200)
+			d.subscribe(200, from("carol"), event("dialog"))
+			d.expect(200, "1 active;expires=3600: alice@example.test available", "1 active;expires=3600: alice@example.test v0 unknown")
+			d.tell("alice", presence.Unknown, func(s *presence.State) { s.Why.Rule = presence.RuleRemoved })
+			delete(d.states, "alice")
+			d.expect(200, "2 terminated;reason=noresource: alice@example.test v1 unknown", "2 terminated;reason=noresource: alice@example.test unknown")
+			d.subscribe(404)
+		},
+		"pending, then granted": func(d *desk) {
+			d.access["bob@example.test alice"] = level(presence.LevelConfirm)
+			d.subscribe(200)
+			d.expect(200, "1 pending;expires=3600: alice@example.test offline")
+			d.wait(time.Minute)
+			d.tell("alice", busy)
+			d.wait(time.Minute)
+			d.expect(0)
+			d.access["bob@example.test alice"] = level(presence.LevelFull)
+			d.sent = d.Subscriptions.State(d.states["alice"], d.now, d.sent)
+			d.expect(200, "2 active;expires=3480: alice@example.test busy")
+		},
+		"pending, then blocked": func(d *desk) {
+			d.access["bob@example.test alice"] = level(presence.LevelConfirm)
+			d.subscribe(200)
+			d.expect(200, "1 pending;expires=3600: alice@example.test offline")
+			d.wait(time.Minute)
+			d.access["bob@example.test alice"] = level(presence.LevelBlock)
+			d.sent = d.Subscriptions.State(d.states["alice"], d.now, d.sent)
+			d.expect(200, "2 active;expires=3540: alice@example.test offline")
+		},
+		"blocked is frozen": func(d *desk) {
+			d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(time.Minute)
+			d.access["bob@example.test alice"] = level(presence.LevelBlock)
+			d.tell("alice", busy)
+			d.expect(200, "2 active;expires=3540: alice@example.test offline")
+			d.wait(time.Minute)
+			d.tell("alice", away)
+			d.wait(time.Minute)
+			d.expect(0)
+		},
+		"status hears no activity": func(d *desk) {
+			d.access["bob@example.test alice"] = level(presence.LevelStatus)
+			d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(time.Minute)
+			d.tell("alice", busy, func(s *presence.State) { s.Activity = presence.ActivityPhone })
+			d.expect(200, "2 active;expires=3540: alice@example.test busy")
+			d.wait(time.Minute)
+			d.tell("alice", busy, func(s *presence.State) { s.Activity = presence.ActivityMeeting })
+			d.wait(time.Minute)
+			d.expect(0)
+		},
+		"a lamp": func(d *desk) {
+			d.subscribe(200, event("dialog"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v0 unknown")
+			d.wait(time.Minute)
+			d.tell("alice", busy)
+			d.expect(0)
+			d.tell("alice", busy, func(s *presence.State) { s.Channels[presence.Phone].State = presence.ChannelRinging })
+			d.expect(200, "2 active;expires=3540: alice@example.test v1 ringing")
+			d.tell("alice", busy, func(s *presence.State) { s.Channels[presence.Phone].State = presence.ChannelInUse })
+			d.wait(250 * time.Millisecond)
+			d.expect(200, "3 active;expires=3540: alice@example.test v2 in-use")
+		},
+		"who watches": func(d *desk) {
+			d.access["bob@example.test alice"] = level(presence.LevelConfirm)
+			d.subscribe(200, from("alice"), event("presence.winfo"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v0")
+			tag := d.subscribe(200)
+			d.expect(200, "1 pending;expires=3600: alice@example.test offline")
+			d.wait(4 * time.Second)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "2 active;expires=3595: alice@example.test v1 bob@example.test?")
+			d.access["bob@example.test alice"] = level(presence.LevelFull)
+			d.sent = d.Subscriptions.State(d.states["alice"], d.now, d.sent)
+			d.wait(5 * time.Second)
+			d.expect(200, "2 active;expires=3595: alice@example.test available", "3 active;expires=3590: alice@example.test v2 bob@example.test")
+			d.subscribe(200, d.in(tag), expires(0))
+			d.wait(5 * time.Second)
+			d.expect(200, "3 terminated;reason=timeout: alice@example.test available", "4 active;expires=3585: alice@example.test v3")
+		},
+		"a list": func(d *desk) {
+			d.lists["team@example.test"] = []string{"alice@example.test", "carol@example.test", "zoe@example.test", "alice@example.test"}
+			d.access["bob@example.test carol"] = level(presence.LevelConfirm)
+			tag := d.subscribe(200, to("team"), eventlist)
+			d.expect(200, "1 active;expires=3600: team@example.test v0 full [alice@example.test available] [carol@example.test offline pending]")
+			d.wait(time.Minute)
+			d.access["bob@example.test carol"] = level(presence.LevelFull)
+			d.tell("alice", busy)
+			d.tell("carol", away)
+			d.expect(0)
+			d.wait(250 * time.Millisecond)
+			d.expect(200, "2 active;expires=3540: team@example.test v1 [alice@example.test busy] [carol@example.test away]")
+			d.wait(time.Minute)
+			d.tell("carol", busy)
+			d.wait(time.Second)
+			d.expect(200, "3 active;expires=3480: team@example.test v2 [carol@example.test busy]")
+			d.subscribe(200, d.in(tag), expires(0))
+			d.expect(200, "4 terminated;reason=timeout: team@example.test v3 full [alice@example.test busy] [carol@example.test busy]")
+		},
+		"a condition": func(d *desk) {
+			tag := d.subscribe(200)
+			match := func(r *Subscribe) { r.Match = EntityTag(d.dialogs[tag].told) }
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(time.Minute)
+			d.subscribe(204, d.in(tag), match)
+			d.expect(0)
+			d.tell("alice", busy)
+			d.expect(200, "2 active;expires=3600: alice@example.test busy")
+			d.subscribe(200, d.in(tag), func(r *Subscribe) { r.Match = "1" })
+			d.expect(200, "3 active;expires=3600: alice@example.test busy")
+		},
+		"rates that were asked for": func(d *desk) {
+			d.subscribe(200, func(r *Subscribe) { r.Least, r.Often = 10*time.Second, 30*time.Second })
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.tell("alice", busy)
+			d.wait(9 * time.Second)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "2 active;expires=3590: alice@example.test busy")
+			d.wait(30 * time.Second)
+			d.expect(200, "3 active;expires=3560: alice@example.test busy")
+		},
+		"an older request": func(d *desk) {
+			tag := d.subscribe(200)
+			d.subscribe(500, func(r *Subscribe) { r.Dialog, r.CSeq = tag, 1 })
+			d.subscribe(481, d.in(tag), func(r *Subscribe) { r.Tag = "another" })
+			d.subscribe(403, d.in(tag), func(r *Subscribe) { r.Watcher.Value = "mallory@example.test" })
+			d.subscribe(423, d.in(tag), expires(1))
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			play(d)
+			d.wait(3 * time.Hour)
+			for len(d.sent) > 0 {
+				n := d.sent[0]
+				d.sent = d.Answered(n.Dialog, 200, 0, d.now, d.sent[1:])
+				d.wait(3 * time.Hour)
+			}
+			d.empty()
+		})
+	}
+}
+
+// empty wants that nothing is left.
+func (d *desk) empty() {
+	d.t.Helper()
+	if n := len(d.dialogs) + len(d.targets) + len(d.persons) + len(d.watchers) + len(d.admitted) + len(d.kept) + d.entries; n > 0 {
+		d.t.Fatalf("left: dialogs %d, targets %d, persons %d, watchers %d, admitted %v, kept %d, entries %d",
+			len(d.dialogs), len(d.targets), len(d.persons), len(d.watchers), d.admitted, len(d.kept), d.entries)
+	}
+}
+
+// TestEncodedOnce has a thousand watchers at two levels, and counts documents.
+func TestEncodedOnce(t *testing.T) {
+	d := newDesk(t)
+	d.limits.Most = 10000
+	for i := range 1000 {
+		name := fmt.Sprint("w", i)
+		if i%2 == 0 {
+			d.access[name+"@example.test alice"] = level(presence.LevelStatus)
+		}
+		d.subscribe(200, from(name))
+	}
+	for _, n := range d.sent {
+		d.Answered(n.Dialog, 200, 0, d.now, nil)
+	}
+	d.now, d.sent, d.presences = d.now.Add(time.Minute), nil, 0
+	d.tell("alice", presence.Busy)
+	if len(d.sent) != 1000 || d.presences != 2 {
+		t.Errorf("%d NOTIFYs of %d documents", len(d.sent), d.presences)
+	}
+}
+
+// TestStorm has many subscribe in one second: their expiries are spread.
+func TestStorm(t *testing.T) {
+	d := newDesk(t)
+	d.limits.StormPer = 10
+	seen := map[int]bool{}
+	for i := range 100 {
+		a, _ := d.Subscribe(ask(from(fmt.Sprint("w", i))), d.now, nil)
+		if i < 10 && a.Expires != 3600 || a.Expires < 2880 || a.Expires > 3600 {
+			t.Fatalf("the %dth got %d s", i, a.Expires)
+		}
+		seen[a.Expires] = true
+	}
+	if len(seen) < 50 {
+		t.Errorf("100 subscriptions end in %d different seconds", len(seen))
+	}
+}
+
+// TestRestart keeps subscriptions: the CSeq goes on above what was used, and the
+// state comes; what expired meanwhile is gone.
+func TestRestart(t *testing.T) {
+	d := newDesk(t)
+	d.lists["team@example.test"] = []string{"alice@example.test", "carol@example.test"}
+	d.subscribe(200)
+	d.subscribe(200, from("carol"), expires(60))
+	d.subscribe(200, to("team"), eventlist)
+	for range 2500 { // more than what is kept ahead
+		d.wait(time.Second)
+		for _, n := range d.sent {
+			d.Answered(n.Dialog, 200, 0, d.now, nil)
+		}
+		d.sent = nil
+		d.tell("alice", presence.Availability(int(d.states["alice"].Revision)%2)+presence.Busy)
+	}
+	last := map[string]uint32{}
+	for tag, dialog := range d.dialogs {
+		last[tag] = dialog.cseq
+	}
+	kept := maps.Clone(d.kept)
+	d.Subscriptions, d.sent, d.admitted = d.notifier(limits()), nil, map[string]int{}
+	for _, r := range kept {
+		if !d.Restore(r, false, d.now) {
+			t.Errorf("not restored: %+v", r)
+		}
+	}
+	d.wait(restoring)
+	if len(d.sent) != 2 || len(d.admitted) != 2 {
+		t.Fatalf("%d NOTIFYs after the restart, %v", len(d.sent), d.admitted)
+	}
+	for _, n := range d.sent {
+		if n.CSeq <= last[n.Dialog] || n.CSeq > last[n.Dialog]+reserve+1 {
+			t.Errorf("CSeq %d after %d", n.CSeq, last[n.Dialog])
+		}
+		d.Answered(n.Dialog, 200, 0, d.now, nil)
+	}
+	d.sent = nil
+	d.wait(time.Hour)
+	for _, n := range d.sent {
+		d.Answered(n.Dialog, 200, 0, d.now, nil)
+	}
+	d.empty()
+}
+
+// TestRestartWithoutWay holds a subscription whose connection went with the
+// restart until it is refreshed.
+func TestRestartWithoutWay(t *testing.T) {
+	d := newDesk(t)
+	tag := d.subscribe(200)
+	d.expect(200, "1 active;expires=3600: alice@example.test available")
+	r := d.kept[tag]
+	d.Subscriptions = d.notifier(limits())
+	d.Restore(r, true, d.now)
+	d.tell("alice", presence.Busy)
+	d.wait(time.Minute)
+	d.expect(0)
+	d.subscribe(200, d.in(tag))
+	d.expect(200, "1001 active;expires=3600: alice@example.test busy")
+	d.Subscriptions = d.notifier(limits())
+	d.Restore(d.kept[tag], true, d.now)
+	d.wait(3 * time.Hour)
+	d.expect(0)
+	delete(d.kept, tag)
+	d.empty()
+}
+
+// TestQuiet is the law of the notifier: whatever happens, at most one NOTIFY of a
+// dialog is out, its CSeq rises by one, a NOTIFY is never sooner than the pace
+// allows, and after quiet each watcher holds the newest view.
+func TestQuiet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := newDesk(t)
+		d.lists["team@example.test"] = []string{"alice@example.test", "carol@example.test"}
+		w := &witness{desk: d, out: map[string]Notify{}, cseq: map[string]uint32{}, shows: map[string]string{}, over: map[string]bool{}}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			w.step(rapid.IntRange(0, 99).Draw(t, "what"), rapid.IntRange(0, 1<<20).Draw(t, "how"))
+		}
+		w.settle()
+	})
+}
+
+// FuzzSubscriptions is the same law with inputs from bytes.
+func FuzzSubscriptions(f *testing.F) {
+	f.Add([]byte{0, 1, 40, 2, 60, 0, 80, 9})
+	f.Add([]byte{0, 0, 0, 1, 0, 2, 50, 1, 50, 2, 70, 0, 90, 255, 30, 1, 65, 4})
+	f.Fuzz(func(t *testing.T, steps []byte) {
+		d := newDesk(t)
+		d.lists["team@example.test"] = []string{"alice@example.test", "carol@example.test"}
+		w := &witness{desk: d, out: map[string]Notify{}, cseq: map[string]uint32{}, shows: map[string]string{}, over: map[string]bool{}}
+		for i := 0; i+1 < min(len(steps), 400); i += 2 {
+			w.step(int(steps[i])%100, int(steps[i+1])*7919)
+		}
+		w.settle()
+	})
+}
+
+// A witness is what all watchers saw.
+type witness struct {
+	*desk
+	out   map[string]Notify // without an answer
+	cseq  map[string]uint32
+	shows map[string]string
+	over  map[string]bool // terminated, or dropped
+	tags  []string
+}
+
+func (w *witness) step(what, how int) {
+	pick := func(of []string) string { return of[how%len(of)] }
+	switch {
+	case what < 20:
+		r := ask(from(pick([]string{"bob", "carol", "dave"})))
+		r.Call = fmt.Sprint(len(w.tags))
+		r.Event = []string{"presence", "dialog", "presence"}[how/3%3]
+		if how/9%3 == 0 && r.Event == "presence" {
+			r.Entity, r.Eventlist = "team@example.test", true
+		}
+		r.Expires = []int{unsaid, 60, 0, 600}[how/27%4]
+		var a Subscribed
+		if a, w.sent = w.Subscribe(r, w.now, w.sent); a.Code == 200 {
+			w.tags = append(w.tags, a.Dialog)
+		}
+	case what < 30 && len(w.tags) > 0:
+		if dialog := w.dialogs[pick(w.tags)]; dialog != nil {
+			r := ask(w.in(dialog.tag), event(dialog.event))
+			r.Call, r.Watcher, r.Expires = dialog.call, dialog.by.Subject, []int{unsaid, 60, 0}[how/100%3]
+			if how/1000%2 == 0 {
+				r.Match = EntityTag(dialog.told)
+			}
+			_, w.sent = w.Subscribe(r, w.now, w.sent)
+		}
+	case what < 55:
+		who := presence.ID(pick([]string{"alice", "carol"}))
+		w.tell(who, []presence.Availability{presence.Available, presence.Busy, presence.Away}[how/2%3], func(s *presence.State) {
+			s.Channels[presence.Phone].State = []presence.ChannelState{presence.ChannelIdle, presence.ChannelRinging, presence.ChannelInUse}[how/6%3]
+		})
+	case what < 65:
+		w.access[pick([]string{"bob", "carol", "dave"})+"@example.test alice"] = level(presence.Level(how / 3 % 5)) //nolint:gosec // below 5
+		w.sent = w.Subscriptions.State(w.states["alice"], w.now, w.sent)
+	case what < 85:
+		if waiting := slices.Sorted(maps.Keys(w.out)); len(waiting) > 0 {
+			w.answer(pick(waiting), []int{200, 200, 200, 503, 500, 481, 408}[how/50%7])
+		}
+	default:
+		w.wait(time.Duration(how) * time.Millisecond / 4)
+	}
+	w.see()
+}
+
+func (w *witness) answer(tag string, code int) {
+	n := w.out[tag]
+	delete(w.out, tag)
+	if code == 481 || code == 408 {
+		w.over[tag] = true
+	} else if code != 503 {
+		w.shows[tag] = string(n.Document.Body)
+	}
+	w.sent = w.Answered(tag, code, time.Second, w.now, w.sent)
+}
+
+func (w *witness) see() {
+	w.t.Helper()
+	for _, n := range w.sent {
+		if _, twice := w.out[n.Dialog]; twice {
+			w.t.Fatalf("two NOTIFYs of %s are out", n.Dialog)
+		}
+		if w.over[n.Dialog] {
+			w.t.Fatalf("a NOTIFY of %s after its end", n.Dialog)
+		}
+		if n.CSeq != w.cseq[n.Dialog]+1 {
+			w.t.Fatalf("CSeq %d after %d", n.CSeq, w.cseq[n.Dialog])
+		}
+		w.cseq[n.Dialog], w.out[n.Dialog] = n.CSeq, n
+		if n.State[0] == 't' {
+			w.over[n.Dialog] = true
+		}
+	}
+	w.sent = w.sent[:0]
+}
+
+// settle answers all until nothing is sent any more, and compares.
+func (w *witness) settle() {
+	w.t.Helper()
+	for range 100 {
+		w.wait(2 * time.Second)
+		w.see()
+		for tag := range w.out {
+			w.answer(tag, 200)
+		}
+		w.see()
+	}
+	for tag, d := range w.dialogs {
+		if d.list != nil || d.event == eventPhone { // whose documents have versions
+			if d.news || d.out {
+				w.t.Fatalf("%s has something to tell: %+v", tag, d.course)
+			}
+			for _, e := range d.listEntries() {
+				if e.told != w.view(e.of, e.access).Tag {
+					w.t.Fatalf("an entry of %s is old", tag)
+				}
+			}
+			continue
+		}
+		v := presence.View(w.states[d.of.person], w.office.Access(presence.Watcher{Subject: d.by.Subject}, d.of.person))
+		if want := string((&scribe{}).Presence(&v, d.of.address)); w.shows[tag] != want {
+			w.t.Fatalf("%s shows %q, want %q", tag, w.shows[tag], want)
+		}
+	}
+	w.wait(3 * time.Hour)
+	w.see()
+	for tag := range w.out {
+		w.answer(tag, 200)
+	}
+	w.empty()
+}
+
+func (d *dialog) listEntries() []*entry {
+	if d.list == nil {
+		return nil
+	}
+	return d.list.entries
+}
