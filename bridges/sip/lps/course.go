@@ -60,10 +60,11 @@ func (c *course) subscribed(expires instant) {
 // changed takes that there is something new to tell.
 func (c *course) changed() { c.news = true }
 
-// admitted takes that a pending subscription is pending no more.
+// admitted takes that a pending subscription is pending no more; what there is to
+// tell has changed by that.
 func (c *course) admitted() {
 	if c.phase == pending {
-		c.phase, c.news = active, true
+		c.phase = active
 	}
 }
 

@@ -119,9 +119,11 @@ func TestNonceMemory(t *testing.T) {
 	source, now := netip.MustParseAddr("192.0.2.1"), epoch()
 	g := newGuard()
 	first := credentialsFor(t, g.Challenge(source, false, now)[1], "bob", password("bob"), "PUBLISH", 1)
-	for i := range 6 {
-		if got := g.Verify([]string{first}, "PUBLISH", source, now); (got.User == "bob") != (i == 0) {
-			t.Fatalf("round %d: %+v", i, got)
+	for i := range 4 {
+		if i == 0 || i == 3 {
+			if got := g.Verify([]string{first}, "PUBLISH", source, now); (got.User == "bob") != (i == 0) {
+				t.Fatalf("round %d: %+v", i, got)
+			}
 		}
 		g.mu.Lock() // as if that many had come
 		for j := range maxNonces {

@@ -352,8 +352,8 @@ func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bo
 	d.phase = active
 	if !isList {
 		d.of = s.target(entity, id)
-		switch {
-		case d.event == eventWatchers:
+		switch d.event {
+		case eventWatchers:
 			d.of.winfo = append(d.of.winfo, d)
 		default:
 			d.slot = int32(len(d.of.dialogs)) //nolint:gosec // bounded by the limits
@@ -505,8 +505,7 @@ func (s *Subscriptions) State(state presence.State, now time.Time, out []Notify)
 			t.state, t.views = state, nil
 		}
 		for _, list := range [][]*dialog{t.dialogs, t.winfo} {
-			for i := len(list) - 1; i >= 0; i-- { // move may take out the last of those not seen yet
-				d := list[i]
+			for _, d := range slices.Backward(list) { // move may take out the one that is looked at
 				if removed {
 					d.finish(noResource)
 				} else {
@@ -515,8 +514,7 @@ func (s *Subscriptions) State(state presence.State, now time.Time, out []Notify)
 				out = s.move(d, instantOf(now), out)
 			}
 		}
-		for i := len(t.entries) - 1; i >= 0; i-- {
-			e := t.entries[i]
+		for _, e := range slices.Backward(t.entries) {
 			s.lookAt(e)
 			if e.news && !e.in.news {
 				e.in.wait = max(e.in.wait, instantOf(now).add(gather))

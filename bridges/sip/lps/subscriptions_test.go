@@ -128,6 +128,12 @@ func TestCourse(t *testing.T) {
 			d.wait(time.Second)
 			d.expect(200, "2 active;expires=3590: alice@example.test busy")
 		},
+		"told to wait, and nothing changes": func(d *desk) {
+			d.subscribe(200)
+			d.expect(503, "1 active;expires=3600: alice@example.test available")
+			d.wait(30 * time.Second)
+			d.expect(200, "2 active;expires=3570: alice@example.test available")
+		},
 		"an answer that says nothing": func(d *desk) {
 			d.subscribe(200)
 			d.expect(500, "1 active;expires=3600: alice@example.test available")
@@ -535,7 +541,7 @@ func (w *witness) settle() {
 			}
 			continue
 		}
-		v := presence.View(w.states[d.of.person], w.office.Access(presence.Watcher{Subject: d.by.Subject}, d.of.person))
+		v := presence.View(w.states[d.of.person], w.Access(presence.Watcher{Subject: d.by.Subject}, d.of.person))
 		if want := string((&scribe{}).Presence(&v, d.of.address)); w.shows[tag] != want {
 			w.t.Fatalf("%s shows %q, want %q", tag, w.shows[tag], want)
 		}
