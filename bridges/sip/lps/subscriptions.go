@@ -2,7 +2,6 @@ package lps
 
 import (
 	"cmp"
-	"crypto/rand"
 	"hash/maphash"
 	"slices"
 	"strconv"
@@ -12,12 +11,33 @@ import (
 	"presenced/aggregator/presence"
 )
 
+// A eventPackage is what a subscription is about.
+type eventPackage uint8
+
 // The event packages.
 const (
-	eventPresence = "presence"
-	eventWatchers = "presence.winfo"
-	eventPhone    = "dialog"
+	aboutNothing  eventPackage = iota // that we know
+	aboutPresence                     // RFC 3856
+	aboutWatchers                     // RFC 3857
+	aboutPhone                        // RFC 4235
 )
+
+func packageOf(event string) eventPackage {
+	switch event {
+	case "presence":
+		return aboutPresence
+	case "presence.winfo":
+		return aboutWatchers
+	case "dialog":
+		return aboutPhone
+	}
+	return aboutNothing
+}
+
+// String gives the name as it stands in Event.
+func (p eventPackage) String() string {
+	return [...]string{"none", "presence", "presence.winfo", "dialog"}[p]
+}
 
 // A Subscribe is a SUBSCRIBE request, as far as the notifier looks at it. The
 // watcher is known by a password, a certificate, or as nobody.
@@ -29,7 +49,8 @@ type Subscribe struct {
 	Entity    string // the presentity or list of the Request-URI, in canonical form
 	Call      string // Call-ID
 	Tag       string // of From
-	Dialog    string // tag of To; empty: a new subscription
+	Dialog    string // tag of To; a new subscription has none yet, and gets this
+	New       bool   // whether it is one
 	CSeq      uint32
 	Event, ID string   // package, and id parameter of Event
 	Expires   int      // seconds, or -1 where the request does not say
@@ -42,45 +63,45 @@ type Subscribe struct {
 	// for by max-rate and min-rate (RFC 6446); zero: it does not ask.
 	Least, Often time.Duration
 
-	Route any // the way to the watcher; comes back in each Notify
+	Route *Route // the way to the watcher; comes back in each Notify
 }
 
 // A Subscribed is how a SUBSCRIBE is answered.
 type Subscribed struct {
 	Code    int
 	Expires int    // seconds granted; with 423 the least that would be
-	Dialog  string // our tag of the dialog, with 200 and 204
 	List    bool   // the answer has Require: eventlist
 	Matched uint64 // with 204: the entity-tag that matched
 }
 
 // A Notify is a NOTIFY to be sent. Its answer goes to Answered.
 type Notify struct {
-	Dialog    string // our tag of the dialog
-	CSeq      uint32
-	Event, ID string
-	State     string // value of Subscription-State
-	List      bool   // Require: eventlist
-	Document  Document
-	Route     any
+	Dialog   string // our tag of the dialog
+	CSeq     uint32
+	State    string // value of Subscription-State
+	List     bool   // Require: eventlist
+	Document Document
+	Route    *Route
 }
 
-// A Record is what is kept of a subscription over a restart. CSeq is one that was
-// not used yet, and none above it.
+// A Record is what is kept of a subscription over a restart.
 type Record struct {
-	Dialog, Call, Tag string
-	Watcher           presence.Subject
-	Admin             bool `json:",omitempty"`
-	Entity            string
-	Event             string
-	ID                string        `json:",omitempty"`
-	List              []string      `json:",omitempty"`
-	IsList            bool          `json:",omitempty"`
-	CSeq, Peer        uint32        // ours, and the watcher's
-	Gap, Most         time.Duration `json:",omitempty"`
-	Expires           time.Time
+	Dialog    string           `json:"dialog"`
+	Call      string           `json:"call"`
+	Tag       string           `json:"tag"`
+	Watcher   presence.Subject `json:"watcher"`
+	Entity    string           `json:"entity"`
+	Event     string           `json:"event"`
+	ID        string           `json:"id,omitempty"`
+	IsList    bool             `json:"is_list,omitempty"`
+	List      []string         `json:"list,omitempty"` // that the request contained
+	CSeq      uint32           `json:"cseq"`           // ours, at At
+	Theirs    uint32           `json:"theirs"`
+	Gap, Most time.Duration    `json:",omitempty"`
+	At        time.Time        `json:"at"`
+	Expires   time.Time        `json:"expires"`
 
-	Route any `json:"-"`
+	Route *Route `json:"route"`
 }
 
 // Limits of subscriptions.
@@ -99,7 +120,7 @@ const (
 	longGap   = 10 * time.Minute
 	oftenGap  = 5 * time.Second
 	gather    = 250 * time.Millisecond // how long changes of a list are gathered
-	reserve   = 1000                   // by how many the kept CSeq is ahead
+	reserve   = 1000                   // see Restore
 	restoring = 10 * time.Second       // over which the first NOTIFYs after a restart are spread
 )
 
@@ -131,11 +152,9 @@ type Subscriptions struct {
 	keep   Keeper
 
 	seed     maphash.Seed
-	boot     string // makes the tags differ from those before a restart
-	count    uint64
 	dialogs  map[string]*dialog
-	targets  map[string]*target        // by address
-	persons  map[presence.ID][]*target // by who it is
+	targets  map[string]*target      // by address
+	persons  map[presence.ID]*target // by who it is, the first of several
 	watchers map[presence.Subject]*watcher
 	entries  int // dialogs, and entries of lists
 	agenda   agenda[*dialog]
@@ -145,27 +164,29 @@ type Subscriptions struct {
 	}
 }
 
-// A dialog is one subscription.
+// A dialog is one subscription. There are many: it is to stay small.
 type dialog struct {
 	course
-	tag, call, peer string // our tag, Call-ID, the watcher's tag
-	event           string
-	id              string
-	by              *watcher
-	admin           bool
-	glance          bool // one look, that nobody is told of
-	route           any
-	theirs          uint32 // the watcher's last CSeq
-	reserved        uint32 // the CSeq that is kept
+	about  eventPackage
+	glance bool            // one look, that nobody is told of
+	access presence.Access // to the person
+	tag    string          // ours
+	peer   string          // Call-ID, the watcher's tag and the id of Event, see peerOf
+	by     *watcher
+	route  *Route
+	theirs uint32 // the watcher's last CSeq
 
-	of     *target         // whose presence, phone or watchers; nil for a list
-	access presence.Access // to that person
-	told   uint64          // tag of what was told last; zero: nothing
-	list   *list           // nil: no list
+	of   *target // whose presence, phone or watchers; nil for a list
+	list *list   // nil: no list
+	told uint64  // tag of what was told last; zero: nothing
 
 	slot int32 // in the target's dialogs
 	at   int32 // in the agenda
 }
+
+// peerOf makes one text of what tells dialogs apart beside our tag. None of it can
+// hold a line break.
+func peerOf(call, tag, id string) string { return call + "\n" + tag + "\n" + id }
 
 func (d *dialog) place() *int32 { return &d.at }
 
@@ -188,13 +209,16 @@ type entry struct {
 
 // A target is a person by one address: what is told names the address.
 type target struct {
-	address string
-	person  presence.ID
-	state   presence.State
-	dialogs []*dialog // of presence and dialog
-	winfo   []*dialog
-	entries []*entry
-	views   []viewed // of the state
+	address  string
+	person   presence.ID
+	next     *target         // the same person by another address
+	revision uint64          // of the newest state that was seen
+	removed  bool            // from the directory
+	state    *presence.State // nil: to be asked for
+	views    []viewed        // of the state
+	dialogs  []*dialog       // of presence and dialog
+	winfo    []*dialog
+	entries  []*entry
 }
 
 // A viewed is the document of one view.
@@ -221,8 +245,8 @@ func NewSubscriptions(via string, limits Limits, gate presence.Gate, people Dire
 		keep = func(string, *Record) {}
 	}
 	return &Subscriptions{
-		via: via, limits: limits, gate: gate, people: people, encode: encode, keep: keep, seed: maphash.MakeSeed(), boot: rand.Text()[:12],
-		dialogs: map[string]*dialog{}, targets: map[string]*target{}, persons: map[presence.ID][]*target{}, watchers: map[presence.Subject]*watcher{},
+		via: via, limits: limits, gate: gate, people: people, encode: encode, keep: keep, seed: maphash.MakeSeed(),
+		dialogs: map[string]*dialog{}, targets: map[string]*target{}, persons: map[presence.ID]*target{}, watchers: map[presence.Subject]*watcher{},
 	}
 }
 
@@ -230,7 +254,7 @@ func NewSubscriptions(via string, limits Limits, gate presence.Gate, people Dire
 func (s *Subscriptions) Len() map[string]int {
 	n := map[string]int{}
 	for _, d := range s.dialogs {
-		n[d.event]++
+		n[d.about.String()]++
 	}
 	return n
 }
@@ -238,21 +262,20 @@ func (s *Subscriptions) Len() map[string]int {
 // Subscribe says how the request is answered, and appends to out the NOTIFYs that
 // follow the answer.
 func (s *Subscriptions) Subscribe(r *Subscribe, now time.Time, out []Notify) (Subscribed, []Notify) {
-	switch r.Event {
-	case eventPresence, eventWatchers, eventPhone:
-	default:
+	about := packageOf(r.Event)
+	if about == aboutNothing {
 		return Subscribed{Code: 489}, out
 	}
-	if r.Dialog != "" {
-		return s.again(r, instantOf(now), out)
+	if r.New {
+		return s.begin(r, about, instantOf(now), out)
 	}
-	return s.begin(r, instantOf(now), out)
+	return s.again(r, about, instantOf(now), out)
 }
 
 // again takes a SUBSCRIBE in a dialog.
-func (s *Subscriptions) again(r *Subscribe, now instant, out []Notify) (Subscribed, []Notify) {
+func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out []Notify) (Subscribed, []Notify) {
 	d := s.dialogs[r.Dialog]
-	if d == nil || d.call != r.Call || d.peer != r.Tag || d.event != r.Event || d.id != r.ID || d.phase >= ending || now >= d.expires && !d.out {
+	if d == nil || d.peer != peerOf(r.Call, r.Tag, r.ID) || d.about != about || d.phase >= ending || now >= d.expires && !d.out {
 		return Subscribed{Code: 481}, out
 	}
 	if d.by.Subject != r.Watcher {
@@ -261,7 +284,7 @@ func (s *Subscriptions) again(r *Subscribe, now instant, out []Notify) (Subscrib
 	if r.CSeq <= d.theirs { // RFC 3261 section 12.2.2
 		return Subscribed{Code: 500}, out
 	}
-	if !acceptable(r.Accept, d.event, d.list != nil) {
+	if !acceptable(r.Accept, about, d.list != nil) {
 		return Subscribed{Code: 406}, out
 	}
 	life, ok := s.limits.Life.grant(r.Expires)
@@ -269,14 +292,14 @@ func (s *Subscriptions) again(r *Subscribe, now instant, out []Notify) (Subscrib
 		return Subscribed{Code: 423, Expires: int(s.limits.Life.Min / time.Second)}, out
 	}
 	d.theirs, d.route = r.CSeq, r.Route
-	a := Subscribed{Code: 200, Dialog: d.tag, List: d.list != nil}
+	a := Subscribed{Code: 200, List: d.list != nil}
 	if life == 0 {
 		d.finish(timedOut)
 		return a, s.move(d, now, out)
 	}
 	life = s.spread(life, now)
 	a.Expires = int(life / time.Second)
-	d.pace = s.pace(r, d.event)
+	d.pace = s.pace(r, about)
 	s.look(d)
 	if r.Match != "" && d.told != 0 && d.list == nil && !d.news && (r.Match == "*" || r.Match == EntityTag(d.told)) {
 		d.expires, d.held, d.wait = now.add(life), false, 0
@@ -287,14 +310,14 @@ func (s *Subscriptions) again(r *Subscribe, now instant, out []Notify) (Subscrib
 			d.list.full = true
 		}
 	}
-	s.note(d)
+	s.note(d, now)
 	return a, s.move(d, now, out)
 }
 
 // begin takes a SUBSCRIBE that makes a dialog.
-func (s *Subscriptions) begin(r *Subscribe, now instant, out []Notify) (Subscribed, []Notify) {
+func (s *Subscriptions) begin(r *Subscribe, about eventPackage, now instant, out []Notify) (Subscribed, []Notify) {
 	members, isList := r.List, r.List != nil
-	if !isList && r.Event == eventPresence {
+	if !isList && about == aboutPresence {
 		members, isList = s.people.Members(r.Entity)
 	}
 	id, known := presence.ID(""), false
@@ -305,13 +328,13 @@ func (s *Subscriptions) begin(r *Subscribe, now instant, out []Notify) (Subscrib
 	switch {
 	case !known && !isList:
 		return Subscribed{Code: 404}, out
-	case isList && r.Event != eventPresence:
+	case isList && about != aboutPresence:
 		return Subscribed{Code: 489}, out
-	case r.Event == eventWatchers && !r.Admin && !s.owns(r.Own, id):
+	case about == aboutWatchers && !r.Admin && !s.owns(r.Own, id):
 		return Subscribed{Code: 403}, out
 	case isList && !r.Eventlist:
 		return Subscribed{Code: 421}, out
-	case !acceptable(r.Accept, r.Event, isList):
+	case !acceptable(r.Accept, about, isList):
 		return Subscribed{Code: 406}, out
 	case !ok:
 		return Subscribed{Code: 423, Expires: int(s.limits.Life.Min / time.Second)}, out
@@ -319,17 +342,18 @@ func (s *Subscriptions) begin(r *Subscribe, now instant, out []Notify) (Subscrib
 		return Subscribed{Code: 413}, out
 	case s.entries+1+len(members) > s.limits.Most:
 		return Subscribed{Code: 503}, out
+	case s.dialogs[r.Dialog] != nil: // the tag is random
+		return Subscribed{Code: 500}, out
 	}
 	by := s.watcher(r.Watcher)
 	if by.dialogs >= s.limits.PerPeer {
 		return Subscribed{Code: 503}, out
 	}
-	s.count++
 	d := &dialog{
-		tag: s.boot + strconv.FormatUint(s.count, 36), call: r.Call, peer: r.Tag, event: r.Event, id: r.ID,
-		by: by, admin: r.Admin, route: r.Route, theirs: r.CSeq, slot: absent, at: absent, glance: life == 0,
+		tag: r.Dialog, peer: peerOf(r.Call, r.Tag, r.ID), about: about, by: by, route: r.Route, theirs: r.CSeq,
+		slot: absent, at: absent, glance: life == 0,
 	}
-	d.pace = s.pace(r, d.event)
+	d.pace = s.pace(r, about)
 	if life > 0 {
 		life = s.spread(life, now)
 	}
@@ -338,9 +362,9 @@ func (s *Subscriptions) begin(r *Subscribe, now instant, out []Notify) (Subscrib
 	if d.glance {
 		d.finish(timedOut)
 	} else {
-		s.note(d)
+		s.note(d, now)
 	}
-	return Subscribed{Code: 200, Expires: int(life / time.Second), Dialog: d.tag, List: isList}, s.move(d, now, out)
+	return Subscribed{Code: 200, Expires: int(life / time.Second), List: isList}, s.move(d, now, out)
 }
 
 // join puts d where states come from.
@@ -352,8 +376,8 @@ func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bo
 	d.phase = active
 	if !isList {
 		d.of = s.target(entity, id)
-		switch d.event {
-		case eventWatchers:
+		switch d.about {
+		case aboutWatchers:
 			d.of.winfo = append(d.of.winfo, d)
 		default:
 			d.slot = int32(len(d.of.dialogs)) //nolint:gosec // bounded by the limits
@@ -428,44 +452,71 @@ func (s *Subscriptions) owns(address string, id presence.ID) bool {
 	return address != "" && known && own == id
 }
 
-// target gives the person by that address, with the state.
+// target gives the person by that address.
 func (s *Subscriptions) target(address string, id presence.ID) *target {
 	t := s.targets[address]
-	if t != nil && t.person == id && t.state.Why.Rule != presence.RuleRemoved {
+	if t != nil && t.person == id && !t.removed {
 		return t
 	}
-	t = &target{address: address, person: id}
-	t.state, _ = s.people.State(id)
-	t.state.Person = id
-	s.targets[address] = t
-	s.persons[id] = append(s.persons[id], t)
+	t = &target{address: address, person: id, next: s.persons[id]}
+	s.targets[address], s.persons[id] = t, t
 	return t
+}
+
+// shared tells whether what is known of t is worth being kept for others.
+func (t *target) shared() bool { return len(t.dialogs)+len(t.entries) > 1 }
+
+// current gives the newest state of t.
+func (s *Subscriptions) current(t *target) *presence.State {
+	if t.state == nil {
+		state, _ := s.people.State(t.person)
+		state.Person = t.person
+		t.state, t.revision = &state, max(state.Revision, t.revision)
+	}
+	return t.state
+}
+
+// forgetful has t keep its state and views only where they are shared.
+func (t *target) forgetful() {
+	if !t.shared() && !t.removed {
+		t.state, t.views = nil, nil
+	}
 }
 
 // leave forgets a target that nobody watches.
 func (s *Subscriptions) leave(t *target) {
 	if len(t.dialogs)+len(t.winfo)+len(t.entries) > 0 {
+		t.forgetful()
 		return
 	}
 	if s.targets[t.address] == t {
 		delete(s.targets, t.address)
 	}
-	rest := slices.DeleteFunc(s.persons[t.person], func(other *target) bool { return other == t })
-	if len(rest) == 0 {
+	first := s.persons[t.person]
+	if first == t {
+		first = t.next
+	} else {
+		for other := first; other != nil; other = other.next {
+			if other.next == t {
+				other.next = t.next
+			}
+		}
+	}
+	if first == nil {
 		delete(s.persons, t.person)
 		return
 	}
-	s.persons[t.person] = rest
+	s.persons[t.person] = first
 }
 
 // pace gives what the request asks for, within limits. The lamp of a phone hears at
 // once (RFC 4235 section 3.10 has about one second; ringing is shorter than that).
-func (s *Subscriptions) pace(r *Subscribe, event string) pace {
+func (s *Subscriptions) pace(r *Subscribe, about eventPackage) pace {
 	p := pace{gap: s.limits.Gap}
-	switch event {
-	case eventPhone:
+	switch about {
+	case aboutPhone:
 		p.gap = min(p.gap, leastGap)
-	case eventWatchers: // RFC 3857 section 4.9
+	case aboutWatchers: // RFC 3857 section 4.9
 		p.gap = max(p.gap, 5*time.Second)
 	}
 	if r.Least > 0 {
@@ -486,7 +537,7 @@ func (s *Subscriptions) spread(life time.Duration, now instant) time.Duration {
 	if s.storm.n++; s.limits.StormPer == 0 || s.storm.n <= s.limits.StormPer {
 		return life
 	}
-	part := time.Duration(maphash.Comparable(s.seed, s.count+uint64(s.storm.n))%1000) * life / 5000 //nolint:gosec // a count; below 1000
+	part := time.Duration(maphash.Comparable(s.seed, s.storm)%1000) * life / 5000 //nolint:gosec // below 1000
 	return max(life-part, min(life, s.limits.Life.Min)).Truncate(time.Second)
 }
 
@@ -497,13 +548,16 @@ func EntityTag(tag uint64) string { return strconv.FormatUint(tag, 16) }
 // that follow.
 func (s *Subscriptions) State(state presence.State, now time.Time, out []Notify) []Notify {
 	removed := state.Why.Rule == presence.RuleRemoved
-	for _, t := range slices.Clone(s.persons[state.Person]) {
-		if state.Revision < t.state.Revision && !removed && t.state.Why.Rule != presence.RuleRemoved {
+	var following *target
+	for t := s.persons[state.Person]; t != nil; t = following {
+		following = t.next // t goes with its last subscription
+		if t.removed || state.Revision < t.revision && !removed {
 			continue // the target was made after the hub gave this
 		}
-		if state.Revision != t.state.Revision || removed {
-			t.state, t.views = state, nil
+		if t.state == nil || state.Revision != t.state.Revision || removed {
+			t.state, t.views = &state, nil
 		}
+		t.revision, t.removed = state.Revision, removed
 		for _, list := range [][]*dialog{t.dialogs, t.winfo} {
 			for _, d := range slices.Backward(list) { // move may take out the one that is looked at
 				if removed {
@@ -522,16 +576,14 @@ func (s *Subscriptions) State(state presence.State, now time.Time, out []Notify)
 			}
 			out = s.move(e.in, instantOf(now), out)
 		}
-		if len(t.dialogs)+len(t.entries) < 2 {
-			t.views = nil
-		}
+		t.forgetful()
 	}
 	return out
 }
 
 // look finds out whether there is something to tell in d.
 func (s *Subscriptions) look(d *dialog) {
-	if d.of == nil || d.event == eventWatchers {
+	if d.of == nil || d.about == aboutWatchers {
 		return
 	}
 	before := d.access
@@ -547,8 +599,8 @@ func (s *Subscriptions) look(d *dialog) {
 
 // tell gives the tag of what there is to tell in d.
 func (s *Subscriptions) tell(d *dialog) uint64 {
-	if d.event == eventPhone {
-		view := presence.View(d.of.state, d.access)
+	if d.about == aboutPhone {
+		view := presence.View(*s.current(d.of), d.access)
 		return s.tagOf(s.encode.Phone(&view, d.of.address, 0))
 	}
 	return s.view(d.of, d.access).Tag
@@ -568,7 +620,7 @@ func (s *Subscriptions) view(t *target, access presence.Access) Document {
 			return t.views[i].doc
 		}
 	}
-	view := presence.View(t.state, access)
+	view := presence.View(*s.current(t), access)
 	body := s.encode.Presence(&view, t.address)
 	doc := Document{Type: typePresence, Body: body, Tag: s.tagOf(body)}
 	t.views = append(t.views, viewed{access, doc})
@@ -580,7 +632,7 @@ func (s *Subscriptions) watchersChanged(d *dialog, id presence.ID) {
 	if d.glance {
 		return
 	}
-	for _, t := range s.persons[id] {
+	for t := s.persons[id]; t != nil; t = t.next {
 		for _, w := range t.winfo {
 			w.changed()
 			s.agenda.set(w, w.due())
@@ -619,9 +671,6 @@ func (s *Subscriptions) Advance(now time.Time, limit int, out []Notify) []Notify
 func (s *Subscriptions) move(d *dialog, now instant, out []Notify) []Notify {
 	if d.take(now) {
 		out = append(out, s.notify(d, now))
-		if d.phase < ending && d.cseq+reserve/2 > d.reserved {
-			s.note(d)
-		}
 		if d.phase == ending { // whatever the answer
 			d.phase = over
 		}
@@ -652,7 +701,7 @@ func (s *Subscriptions) end(d *dialog) {
 			s.leave(e.of)
 			s.entries--
 		}
-	case d.event == eventWatchers:
+	case d.about == aboutWatchers:
 		d.of.winfo = slices.DeleteFunc(slices.Clone(d.of.winfo), func(other *dialog) bool { return other == d })
 		s.leave(d.of)
 	default:
@@ -672,7 +721,7 @@ func (s *Subscriptions) end(d *dialog) {
 
 // notify gives the NOTIFY that take has counted.
 func (s *Subscriptions) notify(d *dialog, now instant) Notify {
-	n := Notify{Dialog: d.tag, CSeq: d.cseq, Event: d.event, ID: d.id, Route: d.route, List: d.list != nil}
+	n := Notify{Dialog: d.tag, CSeq: d.cseq, Route: d.route, List: d.list != nil}
 	switch {
 	case d.phase == ending && d.reason == noResource:
 		n.State = "terminated;reason=noresource"
@@ -687,17 +736,17 @@ func (s *Subscriptions) notify(d *dialog, now instant) Notify {
 	switch {
 	case d.list != nil:
 		n.Document = s.tellList(d, version)
-	case d.event == eventWatchers:
+	case d.about == aboutWatchers:
 		n.Document = Document{Type: typeWatchers, Body: s.encode.Watchers(s.watching(d.of.person), d.of.address, version)}
 		n.Document.Tag = s.tagOf(n.Document.Body)
-	case d.event == eventPhone:
-		view := presence.View(d.of.state, d.access)
+	case d.about == aboutPhone:
+		view := presence.View(*s.current(d.of), d.access)
 		n.Document = Document{Type: typePhone, Body: s.encode.Phone(&view, d.of.address, version), Tag: s.tell(d)}
 	default:
 		n.Document = s.view(d.of, d.access)
-		if len(d.of.dialogs)+len(d.of.entries) < 2 {
-			d.of.views = nil // nobody shares it
-		}
+	}
+	if d.of != nil {
+		d.of.forgetful()
 	}
 	d.told = n.Document.Tag
 	return n
@@ -723,9 +772,9 @@ func (s *Subscriptions) tellList(d *dialog, version uint32) Document {
 // watching gives who watches the person, sorted.
 func (s *Subscriptions) watching(id presence.ID) []Watching {
 	var all []Watching
-	for _, t := range s.persons[id] {
+	for t := s.persons[id]; t != nil; t = t.next {
 		for _, d := range t.dialogs {
-			if d.event == eventPresence && d.phase < ending {
+			if d.about == aboutPresence && d.phase < ending {
 				all = append(all, watchingOf(d, d.phase == pending))
 			}
 		}
@@ -748,29 +797,30 @@ func watchingOf(d *dialog, pends bool) Watching {
 }
 
 // note has d be kept.
-func (s *Subscriptions) note(d *dialog) {
-	d.reserved = d.cseq + reserve
-	s.keep(d.tag, d.record())
-}
-
-func (d *dialog) record() *Record {
+func (s *Subscriptions) note(d *dialog, now instant) {
+	peer := strings.Split(d.peer, "\n")
 	r := &Record{
-		Dialog: d.tag, Call: d.call, Tag: d.peer, Watcher: d.by.Subject, Admin: d.admin, Event: d.event, ID: d.id,
-		CSeq: d.reserved, Peer: d.theirs, Gap: d.pace.gap, Most: d.pace.most, Expires: d.expires.time(), Route: d.route,
+		Dialog: d.tag, Call: peer[0], Tag: peer[1], ID: peer[2], Watcher: d.by.Subject, Event: d.about.String(),
+		CSeq: d.cseq, Theirs: d.theirs, Gap: d.pace.gap, Most: d.pace.most, At: now.time(), Expires: d.expires.time(), Route: d.route,
 	}
 	if d.list != nil {
 		r.Entity, r.List, r.IsList = d.list.address, d.list.asked, true
 	} else {
 		r.Entity = d.of.address
 	}
-	return r
+	s.keep(d.tag, r)
 }
 
 // Restore puts back a subscription that was kept. Its watcher is told the state
 // within some seconds; where the way there went with the restart (held), after the
 // next SUBSCRIBE. false means that it is worth nothing any more.
+//
+// The CSeq goes on above every one that can have been used: a record is written at
+// each SUBSCRIBE, and between two of them the pace bounds how many NOTIFYs were
+// sent. So nothing is written when a NOTIFY is.
 func (s *Subscriptions) Restore(r *Record, held bool, now time.Time) bool {
-	if !r.Expires.After(now) || r.Expires.After(now.Add(s.limits.Life.Max)) || s.dialogs[r.Dialog] != nil || r.Dialog == "" {
+	about := packageOf(r.Event)
+	if about == aboutNothing || !r.Expires.After(now) || r.Expires.After(now.Add(s.limits.Life.Max)) || s.dialogs[r.Dialog] != nil || r.Dialog == "" {
 		return false
 	}
 	members, isList := r.List, r.IsList
@@ -787,21 +837,34 @@ func (s *Subscriptions) Restore(r *Record, held bool, now time.Time) bool {
 		}
 	}
 	d := &dialog{
-		tag: r.Dialog, call: r.Call, peer: r.Tag, event: r.Event, id: r.ID, by: s.watcher(r.Watcher), admin: r.Admin,
-		route: r.Route, theirs: r.Peer, slot: absent, at: absent,
+		tag: r.Dialog, peer: peerOf(r.Call, r.Tag, r.ID), about: about, by: s.watcher(r.Watcher), route: r.Route, theirs: r.Theirs,
+		slot: absent, at: absent,
 	}
-	d.cseq, d.expires, d.held, d.news = r.CSeq, instantOf(r.Expires), held, true
-	d.pace = pace{r.Gap, r.Most}
+	used := max(now.Sub(r.At), 0) / leastGap
+	d.cseq = r.CSeq + reserve + uint32(min(used, 1<<20)) //nolint:gosec // bounded
+	d.expires, d.held, d.news = instantOf(r.Expires), held, true
+	d.pace = pace{max(r.Gap, leastGap), r.Most}
 	d.wait = instantOf(now).add(time.Duration(maphash.String(s.seed, d.tag) % uint64(restoring))) //nolint:gosec // below ten seconds
 	s.join(d, r.Entity, id, isList, members, r.List != nil)
-	s.note(d)
+	s.note(d, instantOf(now))
 	s.agenda.set(d, d.due())
 	return true
 }
 
+// Hold says that there is no way any more to the watchers whose routes are lost,
+// until they subscribe again.
+func (s *Subscriptions) Hold(lost func(*Route) bool) {
+	for _, d := range s.dialogs {
+		if lost(d.route) {
+			d.held = true
+			s.agenda.set(d, d.due())
+		}
+	}
+}
+
 // acceptable tells whether the subscriber reads what would be sent (RFC 6665
 // section 3.1.3). Who does not say reads the default of the package.
-func acceptable(accept []string, event string, isList bool) bool {
+func acceptable(accept []string, about eventPackage, isList bool) bool {
 	if accept == nil && !isList {
 		return true
 	}
@@ -812,9 +875,9 @@ func acceptable(accept []string, event string, isList bool) bool {
 	switch {
 	case isList: // who supports lists reads them, whatever is said (RFC 4662 section 4.4)
 		return accept == nil || has(typeList) || has(typeParts)
-	case event == eventPhone:
+	case about == aboutPhone:
 		return has(typePhone)
-	case event == eventWatchers:
+	case about == aboutWatchers:
 		return has(typeWatchers)
 	}
 	return has(typePresence)

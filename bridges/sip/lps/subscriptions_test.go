@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func TestChecks(t *testing.T) {
 		"list of lamps":           {404, ask(to("team"), eventlist, event("dialog"))},
 		"list in the body":        {200, ask(eventlist, func(r *Subscribe) { r.List = []string{"alice@example.test", "zoe@example.test"} })},
 		"list too long":           {413, ask(eventlist, func(r *Subscribe) { r.List = make([]string, 11) })},
-		"unknown dialog":          {481, ask(func(r *Subscribe) { r.Dialog = "nobody's" })},
+		"unknown dialog":          {481, ask(func(r *Subscribe) { r.New, r.Dialog = false, "nobody's" })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t)
@@ -270,7 +271,7 @@ func TestCourse(t *testing.T) {
 		},
 		"an older request": func(d *desk) {
 			tag := d.subscribe(200)
-			d.subscribe(500, func(r *Subscribe) { r.Dialog, r.CSeq = tag, 1 })
+			d.subscribe(500, func(r *Subscribe) { r.New, r.Dialog, r.CSeq = false, tag, 1 })
 			d.subscribe(481, d.in(tag), func(r *Subscribe) { r.Tag = "another" })
 			d.subscribe(403, d.in(tag), func(r *Subscribe) { r.Watcher.Value = "mallory@example.test" })
 			d.subscribe(423, d.in(tag), expires(1))
@@ -370,7 +371,7 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("%d NOTIFYs after the restart, %v", len(d.sent), d.admitted)
 	}
 	for _, n := range d.sent {
-		if n.CSeq <= last[n.Dialog] || n.CSeq > last[n.Dialog]+reserve+1 {
+		if n.CSeq <= last[n.Dialog] || n.CSeq > last[n.Dialog]+4*2500+reserve {
 			t.Errorf("CSeq %d after %d", n.CSeq, last[n.Dialog])
 		}
 		d.Answered(n.Dialog, 200, 0, d.now, nil)
@@ -458,12 +459,12 @@ func (w *witness) step(what, how int) {
 		r.Expires = []int{unsaid, 60, 0, 600}[how/27%4]
 		var a Subscribed
 		if a, w.sent = w.Subscribe(r, w.now, w.sent); a.Code == 200 {
-			w.tags = append(w.tags, a.Dialog)
+			w.tags = append(w.tags, r.Dialog)
 		}
 	case what < 30 && len(w.tags) > 0:
 		if dialog := w.dialogs[pick(w.tags)]; dialog != nil {
-			r := ask(w.in(dialog.tag), event(dialog.event))
-			r.Call, r.Watcher, r.Expires = dialog.call, dialog.by.Subject, []int{unsaid, 60, 0}[how/100%3]
+			r := ask(w.in(dialog.tag), event(dialog.about.String()))
+			r.Call, r.Watcher, r.Expires = strings.Split(dialog.peer, "\n")[0], dialog.by.Subject, []int{unsaid, 60, 0}[how/100%3]
 			if how/1000%2 == 0 {
 				r.Match = EntityTag(dialog.told)
 			}
@@ -530,7 +531,7 @@ func (w *witness) settle() {
 		w.see()
 	}
 	for tag, d := range w.dialogs {
-		if d.list != nil || d.event == eventPhone { // whose documents have versions
+		if d.list != nil || d.about == aboutPhone { // whose documents have versions
 			if d.news || d.out {
 				w.t.Fatalf("%s has something to tell: %+v", tag, d.course)
 			}

@@ -1,6 +1,7 @@
 package lps
 
 import (
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -148,7 +149,7 @@ func (d *desk) notifier(l Limits) *Subscriptions {
 func ask(change ...func(*Subscribe)) *Subscribe {
 	r := &Subscribe{
 		Watcher: presence.Subject{Scheme: "sip", Value: "bob@example.test"}, Own: "bob@example.test", Entity: "alice@example.test",
-		Call: "call", Tag: "theirs", CSeq: 1, Event: "presence", Expires: unsaid, Route: "way",
+		Call: "call", Tag: "theirs", CSeq: 1, Event: "presence", Expires: unsaid, New: true, Dialog: rand.Text(),
 	}
 	for _, c := range change {
 		c(r)
@@ -178,18 +179,19 @@ func eventlist(r *Subscribe) { r.Eventlist = true }
 // in makes it a SUBSCRIBE in a dialog.
 func (d *desk) in(dialog string) func(*Subscribe) {
 	d.next++
-	return func(r *Subscribe) { r.Dialog, r.CSeq = dialog, 1+d.next }
+	return func(r *Subscribe) { r.New, r.Dialog, r.CSeq = false, dialog, 1+d.next }
 }
 
 // subscribe takes a SUBSCRIBE and wants that answer; it gives the dialog.
 func (d *desk) subscribe(code int, change ...func(*Subscribe)) string {
 	d.t.Helper()
 	var a Subscribed
-	a, d.sent = d.Subscribe(ask(change...), d.now, d.sent)
+	r := ask(change...)
+	a, d.sent = d.Subscribe(r, d.now, d.sent)
 	if a.Code != code {
 		d.t.Fatalf("SUBSCRIBE got %d, want %d", a.Code, code)
 	}
-	return a.Dialog
+	return r.Dialog
 }
 
 // tell changes a person's state.
