@@ -52,12 +52,18 @@ type ListConfig struct {
 
 // DefaultConfig gives a Config with the defaults filled in, but for domains.
 func DefaultConfig() Config {
-	var c Config
-	if err := config.Parse("", nil, &c); err != nil { // the defaults stand in the tags
-		panic(fmt.Sprintf("lps: defaults: %v", err))
+	var c defaults
+	if err := config.Parse("", nil, &c); err != nil {
+		panic(fmt.Sprintf("lps: the defaults in the tags: %v", err))
 	}
-	return c
+	return Config(c)
 }
+
+// A defaults is a Config that is not right yet, for want of domains.
+type defaults Config
+
+// Check implements config.Checker.
+func (*defaults) Check() []config.Problem { return nil }
 
 // Check finds every problem, without I/O.
 func (c *Config) Check() []config.Problem {

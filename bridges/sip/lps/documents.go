@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/pidf"
+	"presenced/bridges/sip/documents"
 )
 
 // A Document is the body of a NOTIFY. It is shared, and nobody changes it.
@@ -25,7 +27,6 @@ type Watching struct {
 	ID      string // of the subscription
 	Watcher presence.Subject
 	Pending bool
-	Event   string // what it was that last happened to the subscription
 }
 
 // An Encoder writes documents. Versions count from zero, and rise by one from
@@ -47,11 +48,11 @@ type Encoder interface {
 
 // Media types of the documents.
 const (
-	typePresence = "application/pidf+xml"
-	typePhone    = "application/dialog-info+xml"
-	typeWatchers = "application/watcherinfo+xml"
+	typePresence = pidf.ContentType
+	typePhone    = documents.DialogsType
+	typeWatchers = documents.WatchersType
+	typeParts    = documents.ListType
 	typeList     = "application/rlmi+xml"
-	typeParts    = "multipart/related"
 )
 
 // tagOf gives the tag of a body.

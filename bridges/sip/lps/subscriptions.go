@@ -775,25 +775,17 @@ func (s *Subscriptions) watching(id presence.ID) []Watching {
 	for t := s.persons[id]; t != nil; t = t.next {
 		for _, d := range t.dialogs {
 			if d.about == aboutPresence && d.phase < ending {
-				all = append(all, watchingOf(d, d.phase == pending))
+				all = append(all, Watching{d.tag, d.by.Subject, d.phase == pending})
 			}
 		}
 		for _, e := range t.entries {
 			if e.in.phase < ending {
-				all = append(all, watchingOf(e.in, e.access.Level == presence.LevelConfirm))
+				all = append(all, Watching{e.in.tag, e.in.by.Subject, e.access.Level == presence.LevelConfirm})
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b Watching) int { return cmp.Compare(a.ID, b.ID) })
 	return all
-}
-
-func watchingOf(d *dialog, pends bool) Watching {
-	w := Watching{ID: d.tag, Watcher: d.by.Subject, Pending: pends, Event: "approved"}
-	if pends {
-		w.Event = "subscribe"
-	}
-	return w
 }
 
 // note has d be kept.
