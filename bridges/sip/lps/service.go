@@ -279,7 +279,8 @@ func (n *Notify) appendHeaders(h []byte) []byte {
 
 // answered takes the answer to a NOTIFY.
 func (s *Service) answered(dialog string, a wire.Answer) {
-	code, after := 0, time.Duration(0)
+	var code int
+	var after time.Duration
 	if a.Err != nil {
 		code, after = codeOf(a.Err)
 	} else {

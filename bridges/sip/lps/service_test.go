@@ -138,7 +138,7 @@ func (h *house) run(c Config, kept Memory) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- h.hub.Run(ctx) }()
-	go func() { ended <- h.Service.Run(ctx, h.hub) }()
+	go func() { ended <- h.Run(ctx, h.hub) }()
 	var once sync.Once
 	h.stop = func() {
 		once.Do(func() {
@@ -243,9 +243,9 @@ func (p *phone) read(in *bufio.Reader) message {
 
 // A request is what the tests change of one.
 type request struct {
-	method, uri, tag, to, call string
-	lines                      []string
-	body                       string
+	method, uri, to, call string
+	lines                 []string
+	body                  string
 }
 
 func lines(l ...string) func(*request) {
@@ -651,7 +651,9 @@ func TestTrustedAndAnonymous(t *testing.T) {
 	p.ask(403, "PUBLISH", "sip:bob@example.test", presenceEvent, pidfBody(openPIDF))
 
 	h = newHouse(t, func(c *Config) { c.Anonymous = true })
+	h.gate.mu.Lock()
 	h.gate.access[anonymous+" alice"] = presence.Access{Level: presence.LevelConfirm}
+	h.gate.mu.Unlock()
 	p = h.phone("alice", "udp")
 	p.ask(401, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF))
 	p.auth = ""
