@@ -324,9 +324,10 @@ func (r *running) takeAnswer(in *Request, now time.Time, dirty []bool) bool {
 	if a == nil {
 		return false
 	}
-	a.worker.push(job{in: in, of: a})
+	of := a.worker // a is another's once it is pushed
+	of.push(job{in: in, of: a})
 	for i, w := range r.workers {
-		dirty[i] = dirty[i] || w == a.worker
+		dirty[i] = dirty[i] || w == of
 	}
 	return true
 }
