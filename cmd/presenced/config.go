@@ -18,6 +18,7 @@ import (
 	"presenced/aggregator/services"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
+	"presenced/bridges/sip/lps"
 	"presenced/bridges/web"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
@@ -36,6 +37,7 @@ type Config struct {
 	Exchange  []exchange.Config `yaml:"exchange" doc:"Exchange servers: who is in a meeting or out of office."`
 	Domino    []domino.Config   `yaml:"domino" doc:"Domino servers: who is in a meeting or out of office."`
 	SIP       []sip.Config      `yaml:"sip" doc:"SIP presence servers to publish to."`
+	LPS       []lps.Config      `yaml:"lps" doc:"Local Presence Services: SIP endpoints publish here, and SIP watchers subscribe here."`
 	XMPP      []xmpp.Config     `yaml:"xmpp" doc:"XMPP servers to serve as a component."`
 	Web       web.Config        `yaml:"web" doc:"The page."`
 	History   HistoryConfig     `yaml:"history" doc:"What is remembered of the past."`
@@ -105,6 +107,9 @@ func (c *Config) Check() []config.Problem {
 	}
 	for i := range c.SIP {
 		list("sip", i, c.SIP[i].Name, c.SIP[i].Check())
+	}
+	for i := range c.LPS {
+		list("lps", i, c.LPS[i].Name, c.LPS[i].Check())
 	}
 	for i := range c.XMPP {
 		list("xmpp", i, c.XMPP[i].Name, c.XMPP[i].Check())

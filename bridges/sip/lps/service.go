@@ -118,9 +118,7 @@ func (s *Service) Run(ctx context.Context, hub presence.Hub) error {
 		return presence.Permanent(err)
 	}
 	s.hub = hub
-	if err := s.begin(ctx); err != nil {
-		return err
-	}
+	s.begin(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.endpoint.Run(ctx) })
 	g.Go(func() error { return s.keeper.run(ctx) })
@@ -140,22 +138,23 @@ func (s *Service) Run(ctx context.Context, hub presence.Hub) error {
 	return g.Wait()
 }
 
-// begin puts back what was kept, or what an earlier run left.
-func (s *Service) begin(ctx context.Context) error {
-	now := time.Now()
-	if s.restored {
-		s.subMu.Lock()
-		defer s.subMu.Unlock()
-		s.subscriptions.Hold((*Route).lost)
-		return nil
-	}
-	all, malformed, err := s.keeper.load(ctx)
-	if err != nil {
-		return fmt.Errorf("the subscriptions that were kept cannot be read: %w", err)
-	}
-	s.problems.add("stored subscriptions malformed", malformed)
+// begin puts back what was kept, or what an earlier run left. While the store cannot
+// be read the service does without: watchers subscribe again when they get 481.
+func (s *Service) begin(ctx context.Context) {
 	s.subMu.Lock()
 	defer s.subMu.Unlock()
+	if s.restored {
+		s.subscriptions.Hold((*Route).lost)
+		return
+	}
+	s.restored = true
+	now := time.Now()
+	all, malformed, err := s.keeper.load(ctx)
+	if err != nil {
+		s.log.Warn("The subscriptions that were kept cannot be read; watchers have to subscribe again", "error", err)
+		s.problems.add("stored subscriptions not read", 1)
+	}
+	s.problems.add("stored subscriptions malformed", malformed)
 	for _, one := range all {
 		flow, held, err := one.Way.flowTo()
 		if err == nil {
@@ -165,8 +164,6 @@ func (s *Service) begin(ctx context.Context) error {
 			s.keeper.keep(one.Dialog, nil)
 		}
 	}
-	s.restored = true
-	return nil
 }
 
 // tell takes a state that the hub gives.
