@@ -304,6 +304,7 @@ func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out
 	if r.Match != "" && d.told != 0 && d.list == nil && !d.news && (r.Match == "*" || r.Match == EntityTag(d.told)) {
 		d.expires, d.held, d.wait = now.add(life), false, 0
 		a.Code, a.Matched = 204, d.told
+		d.of.forgetful()
 	} else {
 		d.subscribed(now.add(life))
 		if d.list != nil {
@@ -555,7 +556,8 @@ func (s *Subscriptions) State(state presence.State, now time.Time, out []Notify)
 			continue // the target was made after the hub gave this
 		}
 		if t.state == nil || state.Revision != t.state.Revision || removed {
-			t.state, t.views = &state, nil
+			held := state // states of people whom nobody watches stay off the heap
+			t.state, t.views = &held, nil
 		}
 		t.revision, t.removed = state.Revision, removed
 		for _, list := range [][]*dialog{t.dialogs, t.winfo} {
