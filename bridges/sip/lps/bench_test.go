@@ -274,8 +274,10 @@ func BenchmarkService(b *testing.B) {
 // TestFanOut tells a thousand watchers of one change, by one document.
 func TestFanOut(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.Trusted = []string{"127.0.0.1"}; c.Storm = 0 })
+	h.subMu.Lock()
 	counted := &counting{Encoder: h.subscriptions.encode}
 	h.subscriptions.encode = counted
+	h.subMu.Unlock()
 	const watchers = 1000
 	p := h.phone("w", "udp")
 	_ = p.conn.(*net.UDPConn).SetReadBuffer(8 << 20)
@@ -284,11 +286,15 @@ func TestFanOut(t *testing.T) {
 		p.ask(200, "SUBSCRIBE", alice, presenceEvent)
 		p.shows("closed")
 	}
+	h.subMu.Lock()
 	before := counted.n
+	h.subMu.Unlock()
 	h.report("4750", presence.PhoneConnected)
 	for range watchers {
 		p.shows("on-the-phone")
 	}
+	h.subMu.Lock()
+	defer h.subMu.Unlock()
 	if before != 2 || counted.n != 3 { // the one of the first watcher was not kept: nobody shared it
 		t.Errorf("%d documents at first, %d for the change", before, counted.n-before)
 	}

@@ -35,6 +35,11 @@ type Encoder interface {
 	// Presence gives what a watcher with that view sees of the entity.
 	Presence(view *presence.State, address string) []byte
 
+	// Partial gives the same for who takes partial documents (RFC 5262): what
+	// changed since the view was, or all of it where that is nil or longer. Its
+	// versions are the CSeqs.
+	Partial(was, view *presence.State, address string, version uint32) []byte
+
 	// Phone gives the calls in the phone channel of a view (RFC 4235), in full.
 	Phone(view *presence.State, address string, version uint32) []byte
 
@@ -49,6 +54,7 @@ type Encoder interface {
 // Media types of the documents.
 const (
 	typePresence = pidf.ContentType
+	typePartial  = pidf.ContentTypeDiff
 	typePhone    = documents.DialogsType
 	typeWatchers = documents.WatchersType
 	typeParts    = documents.ListType

@@ -20,6 +20,17 @@ func (e *xmlEncoder) Presence(view *presence.State, address string) []byte {
 	return pidf.Append(make([]byte, 0, 1024), *view, URI(address), e.options)
 }
 
+// Partial implements Encoder.
+func (e *xmlEncoder) Partial(was, view *presence.State, address string, version uint32) []byte {
+	d := pidf.FromState(*view, URI(address), e.options)
+	if was == nil {
+		return d.AppendFull(nil, version)
+	}
+	old := pidf.FromState(*was, URI(address), e.options)
+	body, _ := d.AppendDiff(nil, &old, version)
+	return body
+}
+
 // Phone implements Encoder.
 func (e *xmlEncoder) Phone(view *presence.State, address string, version uint32) []byte {
 	d := documents.DialogInfo{Version: version, Full: true, Entity: URI(address), Dialogs: documents.Dialogs(view.Channel(presence.Phone))}

@@ -446,6 +446,7 @@ func TestNothingBeforeTheChallenge(t *testing.T) {
 	}
 	p.auth = h.guard.Challenge(p.conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), false, time.Now())[0]
 	p.ask(401, "SUBSCRIBE", alice, presenceEvent) // a password of nobody
+	h.stop()
 	if len(p.waiting) > 0 || len(h.guard.young) > 0 || h.publications.Len() > 0 || len(h.subscriptions.dialogs)+len(h.subscriptions.watchers) > 0 {
 		t.Error("something is left, or was sent")
 	}
@@ -563,6 +564,17 @@ func TestPackages(t *testing.T) {
 	if l, err := documents.ParseList(m.head.Get("Content-Type"), []byte(m.body)); err != nil || len(l.Resources) != 1 || l.Version != 1 {
 		t.Errorf("%+v, %v", l, err)
 	}
+
+	partial := h.phone("bob", "tcp")
+	partial.ask(200, "SUBSCRIBE", alice, presenceEvent, lines("Accept: application/pidf-diff+xml, application/pidf+xml"))
+	if m := partial.shows("pidf-full", `version="1"`, "on-the-phone"); m.head.Get("Content-Type") != "application/pidf-diff+xml" {
+		t.Errorf("%v", m.head)
+	}
+	h.report("4750", presence.PhoneIdle)
+	partial.shows(`version="2"`)
+	h.report("4750", presence.PhoneConnected)
+	group.shows(`fullState="false"`) // both changes, gathered
+	partial.shows(`version="3"`)
 
 	friends := h.phone("carol", "tcp")
 	friends.ask(200, "SUBSCRIBE", "sip:friends@example.test", presenceEvent, lines("Supported: eventlist"))

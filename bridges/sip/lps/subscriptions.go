@@ -93,6 +93,7 @@ type Record struct {
 	Entity    string           `json:"entity"`
 	Event     string           `json:"event"`
 	ID        string           `json:"id,omitempty"`
+	InPart    bool             `json:"in_part,omitempty"`
 	IsList    bool             `json:"is_list,omitempty"`
 	List      []string         `json:"list,omitempty"` // that the request contained
 	CSeq      uint32           `json:"cseq"`           // ours, at At
@@ -169,6 +170,7 @@ type dialog struct {
 	course
 	about  eventPackage
 	glance bool            // one look, that nobody is told of
+	inPart bool            // the watcher takes partial documents (RFC 5263)
 	access presence.Access // to the person
 	tag    string          // ours
 	peer   string          // Call-ID, the watcher's tag and the id of Event, see peerOf
@@ -176,9 +178,10 @@ type dialog struct {
 	route  *Route
 	theirs uint32 // the watcher's last CSeq
 
-	of   *target // whose presence, phone or watchers; nil for a list
-	list *list   // nil: no list
-	told uint64  // tag of what was told last; zero: nothing
+	of   *target         // whose presence, phone or watchers; nil for a list
+	list *list           // nil: no list
+	told uint64          // tag of what was told last; zero: nothing
+	last *presence.State // the view that was told last, where a change of it may be told
 
 	slot int32 // in the target's dialogs
 	at   int32 // in the agenda
@@ -307,6 +310,7 @@ func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out
 		d.of.forgetful()
 	} else {
 		d.subscribed(now.add(life))
+		d.last = nil // in full
 		if d.list != nil {
 			d.list.full = true
 		}
@@ -354,6 +358,7 @@ func (s *Subscriptions) begin(r *Subscribe, about eventPackage, now instant, out
 		tag: r.Dialog, peer: peerOf(r.Call, r.Tag, r.ID), about: about, by: by, route: r.Route, theirs: r.CSeq,
 		slot: absent, at: absent, glance: life == 0,
 	}
+	d.inPart = about == aboutPresence && !isList && slices.Contains(r.Accept, typePartial)
 	d.pace = s.pace(r, about)
 	if life > 0 {
 		life = s.spread(life, now)
@@ -746,6 +751,11 @@ func (s *Subscriptions) notify(d *dialog, now instant) Notify {
 		n.Document = Document{Type: typePhone, Body: s.encode.Phone(&view, d.of.address, version), Tag: s.tell(d)}
 	default:
 		n.Document = s.view(d.of, d.access)
+		if d.inPart {
+			view := presence.View(*s.current(d.of), d.access)
+			n.Document.Type, n.Document.Body = typePartial, s.encode.Partial(d.last, &view, d.of.address, d.cseq)
+			d.last = &view
+		}
 	}
 	if d.of != nil {
 		d.of.forgetful()
@@ -795,7 +805,7 @@ func (s *Subscriptions) note(d *dialog, now instant) {
 	peer := strings.Split(d.peer, "\n")
 	r := &Record{
 		Dialog: d.tag, Call: peer[0], Tag: peer[1], ID: peer[2], Watcher: d.by.Subject, Event: d.about.String(),
-		CSeq: d.cseq, Theirs: d.theirs, Gap: d.pace.gap, Most: d.pace.most, At: now.time(), Expires: d.expires.time(), Route: d.route,
+		InPart: d.inPart, CSeq: d.cseq, Theirs: d.theirs, Gap: d.pace.gap, Most: d.pace.most, At: now.time(), Expires: d.expires.time(), Route: d.route,
 	}
 	if d.list != nil {
 		r.Entity, r.List, r.IsList = d.list.address, d.list.asked, true
@@ -831,7 +841,7 @@ func (s *Subscriptions) Restore(r *Record, held bool, now time.Time) bool {
 		}
 	}
 	d := &dialog{
-		tag: r.Dialog, peer: peerOf(r.Call, r.Tag, r.ID), about: about, by: s.watcher(r.Watcher), route: r.Route, theirs: r.Theirs,
+		tag: r.Dialog, peer: peerOf(r.Call, r.Tag, r.ID), about: about, by: s.watcher(r.Watcher), route: r.Route, theirs: r.Theirs, inPart: r.InPart,
 		slot: absent, at: absent,
 	}
 	used := max(now.Sub(r.At), 0) / leastGap
@@ -874,5 +884,5 @@ func acceptable(accept []string, about eventPackage, isList bool) bool {
 	case about == aboutWatchers:
 		return has(typeWatchers)
 	}
-	return has(typePresence)
+	return has(typePresence) || has(typePartial)
 }

@@ -246,6 +246,15 @@ func TestCourse(t *testing.T) {
 			d.subscribe(200, d.in(tag), expires(0))
 			d.expect(200, "4 terminated;reason=timeout: team@example.test v3 full [alice@example.test busy] [carol@example.test busy]")
 		},
+		"in part": func(d *desk) {
+			tag := d.subscribe(200, accept("application/pidf+xml", "application/pidf-diff+xml"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v1 full available")
+			d.wait(time.Minute)
+			d.tell("alice", busy)
+			d.expect(200, "2 active;expires=3540: alice@example.test v2 available to busy")
+			d.subscribe(200, d.in(tag))
+			d.expect(200, "3 active;expires=3600: alice@example.test v3 full busy")
+		},
 		"a condition": func(d *desk) {
 			tag := d.subscribe(200)
 			match := func(r *Subscribe) { r.Match = EntityTag(d.dialogs[tag].told) }

@@ -83,6 +83,13 @@ func (c *scribe) Presence(v *presence.State, address string) []byte {
 	return []byte(text)
 }
 
+func (c *scribe) Partial(was, v *presence.State, address string, version uint32) []byte {
+	if was == nil {
+		return fmt.Appendf(nil, "%s v%d full %s", address, version, v.Availability)
+	}
+	return fmt.Appendf(nil, "%s v%d %s to %s", address, version, was.Availability, v.Availability)
+}
+
 func (c *scribe) Phone(v *presence.State, address string, version uint32) []byte {
 	return fmt.Appendf(nil, "%s v%d %s", address, version, v.Channels[presence.Phone].State)
 }
