@@ -21,6 +21,7 @@ import (
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
+	"presenced/bridges/sip/lps"
 	"presenced/bridges/web"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
@@ -202,7 +203,7 @@ web:
 // that stand in their tags, which a configuration file gets.
 func TestDefaultsAgree(t *testing.T) {
 	var c lenient
-	if err := config.Parse("x", []byte("{aes: [{}], exchange: [{}], domino: [{}], sip: [{}], xmpp: [{}]}"), &c); err != nil {
+	if err := config.Parse("x", []byte("{aes: [{}], exchange: [{}], domino: [{}], sip: [{}], lps: [{}], xmpp: [{}]}"), &c); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []struct{ code, tags any }{
@@ -210,6 +211,7 @@ func TestDefaultsAgree(t *testing.T) {
 		{exchange.DefaultConfig(), c.Exchange[0]},
 		{domino.DefaultConfig(), c.Domino[0]},
 		{sip.DefaultConfig(), c.SIP[0]},
+		{lps.DefaultConfig(), c.LPS[0]},
 		{xmpp.DefaultConfig(), c.XMPP[0]},
 		{web.DefaultConfig(), c.Web},
 		{store.DefaultConfig(), c.Store},
@@ -227,6 +229,7 @@ type lenient struct {
 	Exchange []exchange.Config `yaml:"exchange"`
 	Domino   []domino.Config   `yaml:"domino"`
 	SIP      []sip.Config      `yaml:"sip"`
+	LPS      []lps.Config      `yaml:"lps"`
 	XMPP     []xmpp.Config     `yaml:"xmpp"`
 	Web      web.Config        `yaml:"web"`
 	Store    store.Config      `yaml:"store"`
