@@ -79,11 +79,14 @@ func (c *course) finish(why reason) {
 	}
 }
 
-// answered takes the final answer to the NOTIFY that is out; 408 where there was
-// none. after is what Retry-After says, or zero.
+// answered takes the final answer to the NOTIFY that is out: 408 where there was
+// none in time, 0 where there was no connection to send it on. after is what
+// Retry-After says, or zero.
 func (c *course) answered(code int, after time.Duration, now instant) {
 	c.out = false
 	switch {
+	case code == 0: // the connection ended; the watcher makes another to refresh the subscription
+		c.held, c.news = true, true
 	case code < 300:
 	case code == 503 || code == 401 || code == 407: // the watcher lives, and heard nothing
 		if after <= 0 {

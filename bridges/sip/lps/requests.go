@@ -2,6 +2,7 @@ package lps
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -17,6 +18,9 @@ type who struct {
 	address string // in canonical form
 	account string // user name; empty: nobody has proven who it is
 }
+
+// maxHead is how many bytes of the headers of a SUBSCRIBE a dialog keeps at most.
+const maxHead = 4096
 
 // anonymous is who proves nothing and may watch nevertheless.
 const anonymous = "anonymous@anonymous.invalid"
@@ -257,7 +261,7 @@ func (s *Service) subscribe(r *wire.Request, from who) {
 	}
 	var err error
 	if q.Route, err = s.route(r, contact); err != nil {
-		r.Respond(400, "Malformed Contact", nil, nil)
+		r.Respond(400, "Malformed Or Oversized Dialog", nil, nil)
 		return
 	}
 	o := s.outbox()
@@ -340,7 +344,10 @@ func (s *Service) route(r *wire.Request, contact wire.Address) (*Route, error) {
 		from += ";tag=" + string(r.LocalTag())
 	}
 	w := &way{
-		Network: flow.Network.String(), Remote: flow.Remote, URI: string(contact.URI), From: from, To: string(r.Header(wire.From)), Lines: string(lines),
+		Network: flow.Network.String(), Remote: flow.Remote, Again: hostOf(contact.URI, flow), URI: string(contact.URI), From: from, To: string(r.Header(wire.From)), Lines: string(lines),
+	}
+	if len(w.URI)+len(w.From)+len(w.To)+len(w.Lines)+len(r.CallID()) > maxHead {
+		return nil, errors.New("the headers of the dialog are too long to be kept")
 	}
 	return w.route(string(r.CallID()), flow)
 }

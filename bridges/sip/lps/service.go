@@ -247,16 +247,17 @@ type sender func(to wire.Flow, o *wire.Outgoing, done func(wire.Answer)) error
 func (s *Service) send(o *outbox, send sender) {
 	for i := 0; i < len(o.notifies); i++ { // what cannot be sent may append others
 		n := &o.notifies[i]
-		dialog := n.Dialog
+		dialog, route := n.Dialog, n.Route
 		o.headers = n.appendHeaders(o.headers[:0])
 		err := send(n.Route.flow, &wire.Outgoing{Template: n.Route.head, CSeq: n.CSeq, Headers: o.headers, Body: n.Document.Body}, func(a wire.Answer) {
-			s.answered(dialog, a)
+			s.answered(dialog, route, a)
 		})
 		if err != nil {
-			code, after := codeOf(err)
 			s.subMu.Lock()
-			o.notifies = s.subscriptions.Answered(dialog, code, after, time.Now(), o.notifies)
+			o.notifies = s.failed(dialog, route, err, o.notifies)
+			next := s.subscriptions.Next()
 			s.subMu.Unlock()
+			s.stir(next)
 		}
 	}
 	clear(o.notifies)
@@ -274,34 +275,40 @@ func (n *Notify) appendHeaders(h []byte) []byte {
 	return wire.AppendHeader(h, "Content-Type", n.Document.Type)
 }
 
-// answered takes the answer to a NOTIFY.
-func (s *Service) answered(dialog string, a wire.Answer) {
-	var code int
-	var after time.Duration
+// answered takes the answer to a NOTIFY that took that route.
+func (s *Service) answered(dialog string, route *Route, a wire.Answer) {
+	o := s.outbox()
+	s.subMu.Lock()
 	if a.Err != nil {
-		code, after = codeOf(a.Err)
+		o.notifies = s.failed(dialog, route, a.Err, o.notifies)
 	} else {
-		code = a.Code()
+		after := time.Duration(0)
 		if n, ok := a.Seconds(wire.RetryAfter); ok {
 			after = time.Duration(n) * time.Second
 		}
+		o.notifies = s.subscriptions.Answered(dialog, a.Code(), after, time.Now(), o.notifies)
 	}
-	o := s.outbox()
-	s.subMu.Lock()
-	o.notifies = s.subscriptions.Answered(dialog, code, after, time.Now(), o.notifies)
 	next := s.subscriptions.Next()
 	s.subMu.Unlock()
 	s.send(o, a.Send)
 	s.stir(next)
 }
 
-// codeOf gives the answer that stands for an error: none came, or it is to be tried
-// again where that is our own affair.
-func codeOf(err error) (code int, after time.Duration) {
-	if errors.Is(err, wire.ErrClosed) || errors.Is(err, wire.ErrBusy) {
-		return 503, time.Second
+// failed takes that a NOTIFY was not answered. What is our own affair is tried again,
+// and a connection that has ended is made again once. The caller holds subMu.
+func (s *Service) failed(dialog string, route *Route, err error, out []Notify) []Notify {
+	code, after := 408, time.Duration(0)
+	switch {
+	case errors.Is(err, wire.ErrClosed) || errors.Is(err, wire.ErrBusy):
+		code, after = 503, time.Second
+	case errors.Is(err, wire.ErrFlow):
+		code = 0
+		if other := route.other(); other != nil {
+			s.subscriptions.Reroute(dialog, route, other)
+			code, after = 503, leastGap
+		}
 	}
-	return 408, 0
+	return s.subscriptions.Answered(dialog, code, after, time.Now(), out)
 }
 
 // known is the service as the Directory of its subscriptions.

@@ -157,7 +157,8 @@ type Subscriptions struct {
 	targets  map[string]*target      // by address
 	persons  map[presence.ID]*target // by who it is, the first of several
 	watchers map[presence.Subject]*watcher
-	entries  int // dialogs, and entries of lists
+	entries  int                 // dialogs, and entries of lists
+	counts   [aboutPhone + 1]int // dialogs by package
 	agenda   agenda[*dialog]
 	storm    struct {
 		second instant
@@ -255,11 +256,9 @@ func NewSubscriptions(via string, limits Limits, gate presence.Gate, people Dire
 
 // Len gives the number of subscriptions by event package.
 func (s *Subscriptions) Len() map[string]int {
-	n := map[string]int{}
-	for _, d := range s.dialogs {
-		n[d.about.String()]++
+	return map[string]int{
+		aboutPresence.String(): s.counts[aboutPresence], aboutWatchers.String(): s.counts[aboutWatchers], aboutPhone.String(): s.counts[aboutPhone],
 	}
-	return n
 }
 
 // Subscribe says how the request is answered, and appends to out the NOTIFYs that
@@ -378,6 +377,7 @@ func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bo
 	s.dialogs[d.tag] = d
 	s.watchers[d.by.Subject] = d.by
 	d.by.dialogs++
+	s.counts[d.about]++
 	s.entries++
 	d.phase = active
 	if !isList {
@@ -648,7 +648,8 @@ func (s *Subscriptions) watchersChanged(d *dialog, id presence.ID) {
 }
 
 // Answered takes the final answer to the NOTIFY of a dialog: its code, 408 where
-// none came or it could not be sent, and what Retry-After says, or zero.
+// none came in time, 0 where there is no connection to the watcher any more, and
+// what Retry-After says, or zero.
 func (s *Subscriptions) Answered(dialog string, code int, after time.Duration, now time.Time, out []Notify) []Notify {
 	d := s.dialogs[dialog]
 	if d == nil || !d.out {
@@ -698,6 +699,7 @@ func (s *Subscriptions) end(d *dialog) {
 		s.keep(d.tag, nil)
 	}
 	s.entries--
+	s.counts[d.about]--
 	d.by.dialogs--
 	switch {
 	case d.list != nil:
@@ -853,6 +855,14 @@ func (s *Subscriptions) Restore(r *Record, held bool, now time.Time) bool {
 	s.note(d, instantOf(now))
 	s.agenda.set(d, d.due())
 	return true
+}
+
+// Reroute has the NOTIFYs of a dialog take another way, where that of before is
+// still the one that failed.
+func (s *Subscriptions) Reroute(dialog string, failed, other *Route) {
+	if d := s.dialogs[dialog]; d != nil && d.route == failed {
+		d.route = other
+	}
 }
 
 // Hold says that there is no way any more to the watchers whose routes are lost,

@@ -135,6 +135,17 @@ func TestCourse(t *testing.T) {
 			d.wait(30 * time.Second)
 			d.expect(200, "2 active;expires=3570: alice@example.test available")
 		},
+		"no connection until the next SUBSCRIBE": func(d *desk) {
+			tag := d.subscribe(200)
+			first := d.sent[0]
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.sent = d.Answered(first.Dialog, 0, 0, d.now, nil)
+			d.tell("alice", busy)
+			d.wait(time.Minute)
+			d.expect(0)
+			d.subscribe(200, d.in(tag))
+			d.expect(200, "2 active;expires=3600: alice@example.test busy")
+		},
 		"an answer that says nothing": func(d *desk) {
 			d.subscribe(200)
 			d.expect(500, "1 active;expires=3600: alice@example.test available")
@@ -489,7 +500,7 @@ func (w *witness) step(what, how int) {
 		w.sent = w.Subscriptions.State(w.states["alice"], w.now, w.sent)
 	case what < 85:
 		if waiting := slices.Sorted(maps.Keys(w.out)); len(waiting) > 0 {
-			w.answer(pick(waiting), []int{200, 200, 200, 503, 500, 481, 408}[how/50%7])
+			w.answer(pick(waiting), []int{200, 200, 200, 503, 500, 481, 408, 0}[how/50%8])
 		}
 	default:
 		w.wait(time.Duration(how) * time.Millisecond / 4)
@@ -502,7 +513,7 @@ func (w *witness) answer(tag string, code int) {
 	delete(w.out, tag)
 	if code == 481 || code == 408 {
 		w.over[tag] = true
-	} else if code != 503 {
+	} else if code != 503 && code != 0 {
 		w.shows[tag] = string(n.Document.Body)
 	}
 	w.sent = w.Answered(tag, code, time.Second, w.now, w.sent)
@@ -540,6 +551,9 @@ func (w *witness) settle() {
 		w.see()
 	}
 	for tag, d := range w.dialogs {
+		if d.held {
+			continue
+		}
 		if d.list != nil || d.about == aboutPhone { // whose documents have versions
 			if d.news || d.out {
 				w.t.Fatalf("%s has something to tell: %+v", tag, d.course)
