@@ -102,6 +102,20 @@ func (s *Service) who(address string) who {
 	return who{address: address, account: account}
 }
 
+// asWatcher gives the subject by which access rules know who has that address. One
+// who is in the directory is known by it in any case, so that rules about the
+// person and the groups hold.
+func (s *Service) asWatcher(address string) presence.Subject {
+	person, subject, known := s.find(address)
+	if !known {
+		return presence.Subject{Scheme: "sip", Value: address}
+	}
+	if own := person.Address("sip"); own != "" {
+		return presence.Subject{Scheme: "sip", Value: own}
+	}
+	return subject
+}
+
 func (s *Service) trusts(source netip.Addr) bool {
 	for _, p := range s.trusted {
 		if p.Contains(source.Unmap()) {
@@ -225,7 +239,7 @@ func (s *Service) refuse(r *wire.Request, code, least int) {
 // subscribe takes a SUBSCRIBE.
 func (s *Service) subscribe(r *wire.Request, from who) {
 	q := Subscribe{
-		Watcher: presence.Subject{Scheme: "sip", Value: from.address}, Own: from.address, Admin: from.account != "" && s.admins[from.account],
+		Watcher: s.asWatcher(from.address), Own: from.address, Admin: from.account != "" && s.admins[from.account],
 		Call: string(r.CallID()), Tag: string(r.From().Tag()), Dialog: string(r.LocalTag()), New: len(r.To().Tag()) == 0, CSeq: r.CSeq(),
 	}
 	event, params := r.Event()

@@ -122,7 +122,7 @@ const (
 	oftenGap  = 5 * time.Second
 	gather    = 250 * time.Millisecond // how long changes of a list are gathered
 	reserve   = 1000                   // see Restore
-	restoring = 10 * time.Second       // over which the first NOTIFYs after a restart are spread
+	restoring = 2 * time.Millisecond   // between two of the first NOTIFYs after a restart
 )
 
 // A Directory tells who stands behind an address. The methods may be called from
@@ -818,7 +818,7 @@ func (s *Subscriptions) note(d *dialog, now instant) {
 }
 
 // Restore puts back a subscription that was kept. Its watcher is told the state
-// within some seconds; where the way there went with the restart (held), after the
+// soon, one after the other; where the way there went with the restart (held), after the
 // next SUBSCRIBE. false means that it is worth nothing any more.
 //
 // The CSeq goes on above every one that can have been used: a record is written at
@@ -850,7 +850,7 @@ func (s *Subscriptions) Restore(r *Record, held bool, now time.Time) bool {
 	d.cseq = r.CSeq + reserve + uint32(min(used, 1<<20)) //nolint:gosec // bounded
 	d.expires, d.held, d.news = instantOf(r.Expires), held, true
 	d.pace = pace{max(r.Gap, leastGap), r.Most}
-	d.wait = instantOf(now).add(time.Duration(maphash.String(s.seed, d.tag) % uint64(restoring))) //nolint:gosec // below ten seconds
+	d.wait = instantOf(now).add(time.Duration(len(s.dialogs)) * restoring)
 	s.join(d, r.Entity, id, isList, members, r.List != nil)
 	s.note(d, instantOf(now))
 	s.agenda.set(d, d.due())

@@ -386,7 +386,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("not restored: %+v", r)
 		}
 	}
-	d.wait(restoring)
+	d.wait(time.Second)
 	if len(d.sent) != 2 || len(d.admitted) != 2 {
 		t.Fatalf("%d NOTIFYs after the restart, %v", len(d.sent), d.admitted)
 	}
