@@ -575,11 +575,11 @@ func TestPackages(t *testing.T) {
 	if m := partial.shows("pidf-full", `version="1"`, "on-the-phone"); m.head.Get("Content-Type") != "application/pidf-diff+xml" {
 		t.Errorf("%v", m.head)
 	}
-	h.report("4750", presence.PhoneIdle)
-	partial.shows(`version="2"`)
+	h.report("4750", presence.PhoneDND)
+	partial.shows(`version="2"`, "Do not disturb")
 	h.report("4750", presence.PhoneConnected)
 	group.shows(`fullState="false"`) // both changes, gathered
-	partial.shows(`version="3"`)
+	partial.shows(`version="3"`, "on-the-phone")
 
 	friends := h.phone("carol", "tcp")
 	friends.ask(200, "SUBSCRIBE", "sip:friends@example.test", presenceEvent, lines("Supported: eventlist"))
