@@ -36,7 +36,7 @@ type Config struct {
 	Storm          int           `yaml:"storm" default:"50" doc:"Subscriptions in one second from which on times are granted that differ by up to a fifth, so that all do not come back at once. 0: never."`
 
 	MaxSubscriptions    int    `yaml:"max_subscriptions" default:"100000" doc:"Subscriptions, and entries of lists, in all; more are answered 503."`
-	MaxEach             int    `yaml:"max_subscriptions_each" default:"1000" doc:"Subscriptions of one watcher."`
+	MaxEach             int    `yaml:"max_subscriptions_each" default:"1000" doc:"The same of one watcher."`
 	MaxList             int    `yaml:"max_list" default:"500" doc:"Entries of one list; more are answered 413."`
 	MaxPublications     int    `yaml:"max_publications" default:"100000" doc:"Publications in all; more are answered 503."`
 	MaxPublicationsEach int    `yaml:"max_publications_each" default:"8" doc:"Publications of one presentity: its devices."`

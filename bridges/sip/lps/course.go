@@ -86,7 +86,9 @@ func (c *course) answered(code int, after time.Duration, now instant) {
 	c.out = false
 	switch {
 	case code == 0: // the connection ended; the watcher makes another to refresh the subscription
-		c.held, c.news = true, true
+		if c.held, c.news = true, true; c.phase == ending {
+			c.phase = over
+		}
 	case code < 300:
 	case code == 503 || code == 401 || code == 407: // the watcher lives, and heard nothing
 		if after <= 0 {

@@ -19,7 +19,7 @@ type Document struct {
 type Listed struct {
 	Address string
 	Pending bool
-	Body    []byte // its presence document
+	Body    []byte // its presence document; nil: nobody is known by that address
 }
 
 // A Watching is one watcher in the document about the watchers of a person.

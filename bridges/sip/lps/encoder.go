@@ -56,7 +56,10 @@ func (e *xmlEncoder) List(resources []Listed, address string, version uint32, fu
 	l := documents.List{URI: URI(address), Version: version, Full: full}
 	for _, r := range resources {
 		one := documents.Instance{ID: "1", State: "active", ContentType: pidf.ContentType, Body: r.Body}
-		if r.Pending {
+		switch {
+		case r.Body == nil:
+			one = documents.Instance{ID: "1", State: "terminated", Reason: "noresource"}
+		case r.Pending:
 			one.State = "pending"
 		}
 		l.Resources = append(l.Resources, documents.Resource{URI: URI(r.Address), Instances: []documents.Instance{one}})

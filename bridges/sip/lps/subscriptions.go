@@ -86,23 +86,24 @@ type Notify struct {
 
 // A Record is what is kept of a subscription over a restart.
 type Record struct {
-	Dialog    string           `json:"dialog"`
-	Call      string           `json:"call"`
-	Tag       string           `json:"tag"`
-	Watcher   presence.Subject `json:"watcher"`
-	Entity    string           `json:"entity"`
-	Event     string           `json:"event"`
-	ID        string           `json:"id,omitempty"`
-	InPart    bool             `json:"in_part,omitempty"`
-	IsList    bool             `json:"is_list,omitempty"`
-	List      []string         `json:"list,omitempty"` // that the request contained
-	CSeq      uint32           `json:"cseq"`           // ours, at At
-	Theirs    uint32           `json:"theirs"`
-	Gap, Most time.Duration    `json:",omitempty"`
-	At        time.Time        `json:"at"`
-	Expires   time.Time        `json:"expires"`
+	Dialog  string           `json:"dialog"`
+	Call    string           `json:"call"`
+	Tag     string           `json:"tag"`
+	Watcher presence.Subject `json:"watcher"`
+	Entity  string           `json:"entity"`
+	Event   string           `json:"event"`
+	ID      string           `json:"id,omitempty"`
+	InPart  bool             `json:"in_part,omitempty"`
+	IsList  bool             `json:"is_list,omitempty"`
+	List    []string         `json:"list,omitempty"` // that the request contained
+	CSeq    uint32           `json:"cseq"`           // ours, at At
+	Theirs  uint32           `json:"theirs"`
+	Gap     time.Duration    `json:"gap"`
+	Most    time.Duration    `json:"most,omitempty"`
+	At      time.Time        `json:"at"`
+	Expires time.Time        `json:"expires"`
 
-	Route *Route `json:"route"`
+	Route *Route `json:"-"`
 }
 
 // Limits of subscriptions.
@@ -110,7 +111,7 @@ type Limits struct {
 	Life     Life
 	Gap      time.Duration // between two NOTIFYs of a subscription that does not ask for another
 	Most     int           // subscriptions and entries of lists in all
-	PerPeer  int           // of one watcher
+	PerPeer  int           // the same of one watcher
 	PerList  int           // entries of one list
 	StormPer int           // subscriptions in a second from which on expiries are spread; zero: never
 }
@@ -197,9 +198,11 @@ func (d *dialog) place() *int32 { return &d.at }
 // A list is what a subscription to several persons has beside.
 type list struct {
 	address string
-	asked   []string // where the request contained the list
-	entries []*entry
-	full    bool // all of them are to be told
+	asked   bool     // the request contained the list
+	members []string // all that are in it
+	unknown []string // those whom nobody knows
+	entries []*entry // the others
+	full    bool     // all of them are to be told
 }
 
 // An entry is one resource of a list.
@@ -234,7 +237,7 @@ type viewed struct {
 // A watcher is somebody who watches, with the persons whom they do.
 type watcher struct {
 	presence.Subject
-	dialogs int
+	n       int // dialogs, and entries of lists
 	persons []watched
 }
 
@@ -280,7 +283,7 @@ func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out
 	if d == nil || d.peer != peerOf(r.Call, r.Tag, r.ID) || d.about != about || d.phase >= ending || now >= d.expires && !d.out {
 		return Subscribed{Code: 481}, out
 	}
-	if d.by.Subject != r.Watcher {
+	if d.by.Subject != r.Watcher || about == aboutWatchers && !r.Admin && !s.owns(r.Own, d.of.person) {
 		return Subscribed{Code: 403}, out
 	}
 	if r.CSeq <= d.theirs { // RFC 3261 section 12.2.2
@@ -293,7 +296,7 @@ func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out
 	if !ok {
 		return Subscribed{Code: 423, Expires: int(s.limits.Life.Min / time.Second)}, out
 	}
-	d.theirs, d.route = r.CSeq, r.Route
+	d.theirs, d.route, d.held, d.wait = r.CSeq, r.Route, false, 0
 	a := Subscribed{Code: 200, List: d.list != nil}
 	if life == 0 {
 		d.finish(timedOut)
@@ -304,14 +307,14 @@ func (s *Subscriptions) again(r *Subscribe, about eventPackage, now instant, out
 	d.pace = s.pace(r, about)
 	s.look(d)
 	if r.Match != "" && d.told != 0 && d.list == nil && !d.news && (r.Match == "*" || r.Match == EntityTag(d.told)) {
-		d.expires, d.held, d.wait = now.add(life), false, 0
+		d.expires = now.add(life)
 		a.Code, a.Matched = 204, d.told
 		d.of.forgetful()
 	} else {
 		d.subscribed(now.add(life))
 		d.last = nil // in full
 		if d.list != nil {
-			d.list.full = true
+			s.enlistAgain(d)
 		}
 	}
 	s.note(d, now)
@@ -350,7 +353,7 @@ func (s *Subscriptions) begin(r *Subscribe, about eventPackage, now instant, out
 		return Subscribed{Code: 500}, out
 	}
 	by := s.watcher(r.Watcher)
-	if by.dialogs >= s.limits.PerPeer {
+	if by.n+1+len(members) > s.limits.PerPeer {
 		return Subscribed{Code: 503}, out
 	}
 	d := &dialog{
@@ -376,9 +379,8 @@ func (s *Subscriptions) begin(r *Subscribe, about eventPackage, now instant, out
 func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bool, members []string, asked bool) {
 	s.dialogs[d.tag] = d
 	s.watchers[d.by.Subject] = d.by
-	d.by.dialogs++
 	s.counts[d.about]++
-	s.entries++
+	s.count(d, 1)
 	d.phase = active
 	if !isList {
 		d.of = s.target(entity, id)
@@ -395,13 +397,23 @@ func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bo
 		}
 		return
 	}
-	d.list = &list{address: entity, full: true}
-	if asked {
-		d.list.asked = members
-	}
+	d.list = &list{address: entity, asked: asked}
+	s.enlist(d, members)
+}
+
+// count counts n more dialogs or entries of the watcher of d.
+func (s *Subscriptions) count(d *dialog, n int) {
+	s.entries += n
+	d.by.n += n
+}
+
+// enlist makes members the resources of the list d, who are to be told in full.
+func (s *Subscriptions) enlist(d *dialog, members []string) {
+	d.list.members, d.list.full = members, true
 	for _, address := range members {
 		member, known := s.people.Find(address)
 		if !known {
+			d.list.unknown = append(d.list.unknown, address)
 			continue
 		}
 		t := s.target(address, member)
@@ -411,8 +423,34 @@ func (s *Subscriptions) join(d *dialog, entity string, id presence.ID, isList bo
 		e := &entry{in: d, of: t, access: s.admit(d, member), news: true}
 		t.entries = append(t.entries, e)
 		d.list.entries = append(d.list.entries, e)
-		s.entries++
 		s.watchersChanged(d, member)
+	}
+	s.count(d, len(d.list.entries))
+}
+
+// unlist takes that back.
+func (s *Subscriptions) unlist(d *dialog) {
+	for _, e := range d.list.entries {
+		e.of.entries = slices.DeleteFunc(e.of.entries, func(other *entry) bool { return other == e })
+		s.dismiss(d, e.of.person)
+		s.watchersChanged(d, e.of.person)
+		s.leave(e.of)
+	}
+	s.count(d, -len(d.list.entries))
+	d.list.entries, d.list.unknown = nil, nil
+}
+
+// enlistAgain has the list d be told in full, as it is now: people come to a group,
+// and go.
+func (s *Subscriptions) enlistAgain(d *dialog) {
+	d.list.full = true
+	if d.list.asked {
+		return
+	}
+	members, ok := s.people.Members(d.list.address)
+	if ok && len(members) <= s.limits.PerList && !slices.Equal(members, d.list.members) {
+		s.unlist(d)
+		s.enlist(d, members)
 	}
 }
 
@@ -617,6 +655,9 @@ func (s *Subscriptions) tell(d *dialog) uint64 {
 func (s *Subscriptions) lookAt(e *entry) {
 	before := e.access
 	e.access = s.gate.Access(presence.Watcher{Subject: e.in.by.Subject, Via: s.via}, e.of.person)
+	if (before.Level == presence.LevelConfirm) != (e.access.Level == presence.LevelConfirm) {
+		s.watchersChanged(e.in, e.of.person)
+	}
 	e.news = e.news || before != e.access || s.view(e.of, e.access).Tag != e.told
 }
 
@@ -698,18 +739,11 @@ func (s *Subscriptions) end(d *dialog) {
 	if !d.glance {
 		s.keep(d.tag, nil)
 	}
-	s.entries--
 	s.counts[d.about]--
-	d.by.dialogs--
+	s.count(d, -1)
 	switch {
 	case d.list != nil:
-		for _, e := range d.list.entries {
-			e.of.entries = slices.DeleteFunc(e.of.entries, func(other *entry) bool { return other == e })
-			s.dismiss(d, e.of.person)
-			s.watchersChanged(d, e.of.person)
-			s.leave(e.of)
-			s.entries--
-		}
+		s.unlist(d)
 	case d.about == aboutWatchers:
 		d.of.winfo = slices.DeleteFunc(slices.Clone(d.of.winfo), func(other *dialog) bool { return other == d })
 		s.leave(d.of)
@@ -723,7 +757,7 @@ func (s *Subscriptions) end(d *dialog) {
 		s.watchersChanged(d, d.of.person)
 		s.leave(d.of)
 	}
-	if d.by.dialogs == 0 {
+	if d.by.n == 0 {
 		delete(s.watchers, d.by.Subject)
 	}
 }
@@ -778,6 +812,11 @@ func (s *Subscriptions) tellList(d *dialog, version uint32) Document {
 		e.told, e.news = doc.Tag, false
 		resources = append(resources, Listed{Address: e.of.address, Pending: e.access.Level == presence.LevelConfirm, Body: doc.Body})
 	}
+	if full {
+		for _, address := range d.list.unknown {
+			resources = append(resources, Listed{Address: address})
+		}
+	}
 	d.list.full = false
 	body, mediaType := s.encode.List(resources, d.list.address, version, full)
 	return Document{Type: mediaType, Body: body, Tag: s.tagOf(body)}
@@ -810,7 +849,10 @@ func (s *Subscriptions) note(d *dialog, now instant) {
 		InPart: d.inPart, CSeq: d.cseq, Theirs: d.theirs, Gap: d.pace.gap, Most: d.pace.most, At: now.time(), Expires: d.expires.time(), Route: d.route,
 	}
 	if d.list != nil {
-		r.Entity, r.List, r.IsList = d.list.address, d.list.asked, true
+		r.Entity, r.IsList = d.list.address, true
+		if d.list.asked {
+			r.List = d.list.members
+		}
 	} else {
 		r.Entity = d.of.address
 	}

@@ -242,7 +242,7 @@ func TestCourse(t *testing.T) {
 			d.lists["team@example.test"] = []string{"alice@example.test", "carol@example.test", "zoe@example.test", "alice@example.test"}
 			d.access["bob@example.test carol"] = level(presence.LevelConfirm)
 			tag := d.subscribe(200, to("team"), eventlist)
-			d.expect(200, "1 active;expires=3600: team@example.test v0 full [alice@example.test available] [carol@example.test offline pending]")
+			d.expect(200, "1 active;expires=3600: team@example.test v0 full [alice@example.test available] [carol@example.test offline pending] [zoe@example.test unknown]")
 			d.wait(time.Minute)
 			d.access["bob@example.test carol"] = level(presence.LevelFull)
 			d.tell("alice", busy)
@@ -255,7 +255,30 @@ func TestCourse(t *testing.T) {
 			d.wait(time.Second)
 			d.expect(200, "3 active;expires=3480: team@example.test v2 [carol@example.test busy]")
 			d.subscribe(200, d.in(tag), expires(0))
-			d.expect(200, "4 terminated;reason=timeout: team@example.test v3 full [alice@example.test busy] [carol@example.test busy]")
+			d.expect(200, "4 terminated;reason=timeout: team@example.test v3 full [alice@example.test busy] [carol@example.test busy] [zoe@example.test unknown]")
+		},
+		"a group that changes": func(d *desk) {
+			d.lists["team@example.test"] = []string{"alice@example.test"}
+			tag := d.subscribe(200, to("team"), eventlist)
+			d.expect(200, "1 active;expires=3600: team@example.test v0 full [alice@example.test available]")
+			d.lists["team@example.test"] = []string{"carol@example.test"}
+			d.subscribe(200, d.in(tag))
+			d.expect(200, "2 active;expires=3600: team@example.test v1 full [carol@example.test available]")
+			if fmt.Sprint(d.admitted) != "map[bob@example.test carol:1]" {
+				d.t.Fatalf("admitted: %v", d.admitted)
+			}
+			d.wait(time.Minute)
+			d.tell("alice", busy)
+			d.wait(time.Minute)
+			d.expect(0)
+		},
+		"given back without a way": func(d *desk) {
+			tag := d.subscribe(200)
+			first := d.sent[0]
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.sent = d.Answered(first.Dialog, 0, 0, d.now, nil)
+			d.subscribe(200, d.in(tag), expires(0))
+			d.expect(200, "2 terminated;reason=timeout: alice@example.test available")
 		},
 		"in part": func(d *desk) {
 			tag := d.subscribe(200, accept("application/pidf+xml", "application/pidf-diff+xml"))

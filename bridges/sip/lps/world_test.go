@@ -112,6 +112,9 @@ func (c *scribe) List(resources []Listed, address string, version uint32, full b
 	}
 	for _, r := range resources {
 		text += " [" + string(r.Body)
+		if r.Body == nil {
+			text += r.Address + " unknown"
+		}
 		if r.Pending {
 			text += " pending"
 		}
