@@ -460,6 +460,7 @@ func TestNothingBeforeTheChallenge(t *testing.T) {
 // TestPublishToNotify carries a publication to a watcher: initial, refresh, modify
 // and remove, over both networks.
 func TestPublishToNotify(t *testing.T) {
+	t.Parallel()
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			h := newHouse(t)
@@ -498,6 +499,7 @@ func TestPublishToNotify(t *testing.T) {
 
 // TestLevels has a watcher at each level see a person go on the phone.
 func TestLevels(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.report("4750", presence.PhoneIdle)
 	phones := map[presence.Level]*phone{}
@@ -537,6 +539,7 @@ func TestLevels(t *testing.T) {
 
 // TestPackages watches a lamp, the watchers, a group and a list of the request's own.
 func TestPackages(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, func(c *Config) {
 		c.Lists = []ListConfig{{Address: "sip:friends@example.test", Members: []string{"sip:alice@example.test", "sip:4752@example.test"}}}
 	})
@@ -620,9 +623,29 @@ func TestRestartOnTheWire(t *testing.T) {
 	}
 }
 
+// TestPaceOnTheWire has a change while a NOTIFY is out, and wants it told by itself
+// when the pace allows.
+func TestPaceOnTheWire(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *Config) { c.NotifyInterval = 300 * time.Millisecond })
+	h.report("4750", presence.PhoneIdle)
+	w := h.phone("bob", "tcp")
+	w.ask(200, "SUBSCRIBE", alice, presenceEvent)
+	first := w.receive() // is out
+	begun := time.Now()
+	h.report("4750", presence.PhoneDND)
+	w.waiting = append(w.waiting, first)
+	w.shows("open")
+	w.shows("Do not disturb")
+	if waited := time.Since(begun); waited < 200*time.Millisecond {
+		t.Errorf("told after %v", waited)
+	}
+}
+
 // TestConnectionLost closes the connection of two watchers. One listens where its
 // Contact says, and is told there; the other is told when it subscribes again.
 func TestConnectionLost(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.report("4750", presence.PhoneIdle)
 	lost := func(contact string) (message, *phone) {

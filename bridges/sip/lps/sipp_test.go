@@ -13,6 +13,7 @@ import (
 
 // TestSIPp has an independent client publish, and watch at each level of access.
 func TestSIPp(t *testing.T) {
+	t.Parallel()
 	program := peers.Find(t, "sipp")
 	h := newHouse(t)
 	h.report("4750", presence.PhoneIdle)
