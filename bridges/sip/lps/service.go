@@ -48,7 +48,7 @@ type Service struct {
 	hub      presence.Hub // of this run
 	restored bool
 
-	pubMu        sync.Mutex // before it nothing is locked but subMu never with it
+	pubMu        sync.Mutex // never held together with subMu
 	publications *Publications
 
 	subMu         sync.Mutex
