@@ -23,7 +23,7 @@ type Config struct {
 	Publishers     []string     `yaml:"publishers" doc:"Accounts that may publish for everybody. Others may for themselves only."`
 	Administrators []string     `yaml:"administrators" doc:"Accounts that may ask who watches others (presence.winfo)."`
 	Trusted        []string     `yaml:"trusted" doc:"Addresses or networks of proxies that have authenticated what they forward: From is believed, and nobody is asked for a password. An address by UDP can be forged."`
-	Anonymous      bool         `yaml:"anonymous" default:"false" doc:"Whether who shows no password may watch, as sip:anonymous@anonymous.invalid."`
+	Anonymous      bool         `yaml:"anonymous" default:"false" doc:"Whether who shows no password may watch by TCP or TLS, as sip:anonymous@anonymous.invalid. By UDP the source of a message can be forged."`
 	Lists          []ListConfig `yaml:"lists" doc:"Lists to subscribe to as a whole. Each group of the directory is one already: group-NAME@ the first domain."`
 
 	MinExpires     time.Duration `yaml:"min_expires" default:"60s" doc:"Shortest subscription to grant; who asks for less gets 423."`

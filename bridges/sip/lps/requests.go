@@ -72,7 +72,7 @@ func (s *Service) identify(r *wire.Request, now time.Time) (from who, ok bool) {
 			values = append(values, string(value))
 		}
 		v = s.guard.Verify(values, r.Method(), source, now)
-	} else if s.cfg.Anonymous && r.Method() == "SUBSCRIBE" {
+	} else if s.cfg.Anonymous && r.Method() == "SUBSCRIBE" && r.Flow().Network != wire.UDP { // where nobody can forge the source
 		return who{address: anonymous}, true
 	}
 	if v.User != "" {

@@ -705,6 +705,8 @@ func TestTrustedAndAnonymous(t *testing.T) {
 	p = h.phone("alice", "udp")
 	p.ask(401, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF))
 	p.auth = ""
+	p.ask(401, "SUBSCRIBE", alice, presenceEvent) // whose source may be forged
+	p = h.phone("alice", "tcp")
 	p.ask(200, "SUBSCRIBE", alice, presenceEvent)
 	p.shows("pending")
 }
