@@ -187,7 +187,7 @@ func TestAllOrNothing(t *testing.T) {
 		{"fixed", make("lab"), services.ErrFixed, "lab stands in the configuration, in /etc/presenced.yaml: edit it there"},
 		{"taken", make("aes-hq"), services.ErrUnfit, `"aes-hq" is the name of a source`},
 		{"misfit", make("bad", "entity={misfit}"), services.ErrUnfit, "entity: does not fit"},
-		{"wrong", make("bad", "rate=0"), services.ErrUnfit, "rate: 0 is not between"},
+		{"wrong", make("bad", "rate=-1"), services.ErrUnfit, "rate: -1 is not between"},
 		{"renamed", renamed, services.ErrUnfit, "cannot be changed"},
 		{"twice", good, services.ErrUnfit, "edited twice"},
 		{"unknown", services.Edit{ID: "x", Revision: 4}, services.ErrNone, "service list"},

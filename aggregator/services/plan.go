@@ -29,7 +29,7 @@ func Plan(before, after *Service, people []presence.Person) Change {
 	was, is := entities(before, people), entities(after, people)
 	c.Before, c.After = len(was), len(is)
 	overwritten := before != nil && after != nil && (before.Primary.Address() != after.Primary.Address() ||
-		before.User != after.User || before.PasswordFile != after.PasswordFile || before.BusyBasic != after.BusyBasic)
+		before.User != after.User || before.PasswordFile != after.PasswordFile || before.words() != after.words())
 	for id, entity := range is {
 		switch old, there := was[id]; {
 		case !there:
@@ -48,6 +48,11 @@ func Plan(before, after *Service, people []presence.Person) Change {
 	slices.Sort(c.Changed)
 	c.Unknown = unknown(after, people)
 	return c
+}
+
+// words gives what changes every document.
+func (s *Service) words() [6]any {
+	return [...]any{s.Body, s.BusyBasic, s.OutOfOffice, s.DisplayName, s.Microsoft, s.Cisco}
 }
 
 // entities gives the address of everybody who is published, by identifier.

@@ -21,8 +21,8 @@ type Service struct {
 	ID                string        `yaml:"id" doc:"Identifier, unique among services, sources and bridges: lower-case letters, digits and hyphens. It cannot be changed."`
 	Primary           Server        `yaml:"primary" doc:"The server to publish to."`
 	Secondary         Server        `yaml:"secondary" doc:"The server to publish to while the primary does not work; without a host there is none."`
-	Transport         string        `yaml:"transport" default:"udp" doc:"How to reach the servers: udp, tcp or tls."`
-	TLS               trust.Config  `yaml:"tls" doc:"Certificates, where transport is tls."`
+	Transport         string        `yaml:"transport" default:"udp" doc:"How to reach the servers: udp, tcp, tls, or auto, where the DNS says which."`
+	TLS               trust.Config  `yaml:"tls" doc:"Certificates, where transport is tls or auto."`
 	SubscribeInterval time.Duration `yaml:"subscribe_interval" default:"600s" doc:"Life of a subscription to presence at the server. It is kept for network presence, and has no effect yet."`
 	PublishInterval   time.Duration `yaml:"publish_interval" default:"600s" doc:"Life of a publication to ask for. What is not refreshed within it, the server shows as unavailable."`
 	Entity            string        `yaml:"entity" doc:"SIP address of a person, such as sip:{tel}@example.com. A scheme in braces stands for the person's first subject of that scheme; people without one are not published."`
@@ -30,21 +30,27 @@ type Service struct {
 	PasswordFile      secret.File   `yaml:"password_file" doc:"File with the password of user, on the machine of the service; a full path."`
 	Users             []string      `yaml:"users" doc:"Who is published: identifiers of people, group:NAME, or everyone. Empty: nobody."`
 	MaxRemoved        int           `yaml:"max_removed" default:"20" doc:"Largest share of the people published before, in percent, that one change may remove without being forced."`
+	Body              string        `yaml:"body" default:"rich" doc:"What documents hold: rich is all of PIDF, RPID and CIPID, plain the basic status and a note alone (RFC 3863), for servers that take no more."`
 	BusyBasic         string        `yaml:"busy_basic" default:"open" doc:"Basic status of a person who is busy: open, or closed as Cisco has it."`
-	Rate              int           `yaml:"rate" default:"50" doc:"Requests per second to the server at most."`
+	OutOfOffice       string        `yaml:"out_of_office_basic" default:"open" doc:"Basic status of a person who is out of office: open or closed."`
+	DisplayName       bool          `yaml:"display_name" default:"true" doc:"Whether documents have the name of the person."`
+	Microsoft         bool          `yaml:"microsoft" default:"false" doc:"Whether documents have the activity also in the form that Microsoft's servers and clients read."`
+	Cisco             bool          `yaml:"cisco" default:"false" doc:"Whether documents have the activity also in the form that phones of Cisco read."`
+	Rate              int           `yaml:"rate" default:"0" doc:"Requests per second to each server at most. 0: 50, or twice what it takes to refresh everybody in time, whichever is more."`
 }
 
 // A Server is one presence server of a service.
 type Server struct {
 	Name string `yaml:"name" doc:"What people call it."`
 	Host string `yaml:"host" doc:"Fully qualified name, or IP address."`
-	Port int    `yaml:"port" default:"5060" doc:"Port."`
+	Port int    `yaml:"port" default:"5060" doc:"Port. 0: the NAPTR and SRV records of host say where the server is (RFC 3263)."`
 }
 
-// Address gives host:port; the empty string where there is no host.
+// Address gives host:port, the host alone where the DNS knows the port, and the empty
+// string where there is no host.
 func (s *Server) Address() string {
-	if s.Host == "" {
-		return ""
+	if s.Host == "" || s.Port == 0 {
+		return s.Host
 	}
 	return net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
 }
@@ -95,7 +101,7 @@ func (s *Service) Check() []config.Problem {
 	}
 	switch s.Transport {
 	case "udp", "tcp":
-	case "tls":
+	case "tls", "auto":
 		ps = append(ps, config.Under("tls", s.TLS.Check())...)
 		for key, file := range map[string]string{"tls.ca_file": s.TLS.CAFile, "tls.cert_file": s.TLS.CertFile, "tls.key_file": s.TLS.KeyFile} {
 			if file != "" && !isPath(file) {
@@ -103,7 +109,7 @@ func (s *Service) Check() []config.Problem {
 			}
 		}
 	default:
-		wrong("transport", "%.20q is none of udp, tcp, tls", s.Transport)
+		wrong("transport", "%.20q is none of udp, tcp, tls, auto", s.Transport)
 	}
 	for path, d := range map[string]time.Duration{"subscribe_interval": s.SubscribeInterval, "publish_interval": s.PublishInterval} {
 		if d < shortestInterval || d > longestInterval || d%time.Second != 0 {
@@ -126,11 +132,16 @@ func (s *Service) Check() []config.Problem {
 	if s.MaxRemoved < 0 || s.MaxRemoved > 100 {
 		wrong("max_removed", "%d is not between 0 and 100 percent", s.MaxRemoved)
 	}
-	if s.BusyBasic != "open" && s.BusyBasic != "closed" {
-		wrong("busy_basic", "%.20q is neither open nor closed", s.BusyBasic)
+	if s.Body != "rich" && s.Body != "plain" {
+		wrong("body", "%.20q is neither rich nor plain", s.Body)
 	}
-	if s.Rate < 1 || s.Rate > 10000 {
-		wrong("rate", "%d is not between 1 and 10000", s.Rate)
+	for path, basic := range map[string]string{"busy_basic": s.BusyBasic, "out_of_office_basic": s.OutOfOffice} {
+		if basic != "open" && basic != "closed" {
+			wrong(path, "%.20q is neither open nor closed", basic)
+		}
+	}
+	if s.Rate < 0 || s.Rate > 10000 {
+		wrong("rate", "%d is not between 0 and 10000", s.Rate)
 	}
 	if len(ps) == 0 && len(Format(*s)) > maxForm {
 		wrong("users", "the service has more than %d bytes with them; use groups", maxForm)
@@ -168,8 +179,8 @@ func (s *Server) check() []config.Problem {
 	if s.Host != "" && !isHost(s.Host) {
 		ps = append(ps, config.Wrong("host", "%.100q is neither a fully qualified name nor an IP address", s.Host))
 	}
-	if s.Port < 1 || s.Port > 65535 {
-		ps = append(ps, config.Wrong("port", "%d is not between 1 and 65535", s.Port))
+	if s.Port < 0 || s.Port > 65535 {
+		ps = append(ps, config.Wrong("port", "%d is not between 0 and 65535", s.Port))
 	}
 	return ps
 }

@@ -69,7 +69,7 @@ func TestFormatLaw(t *testing.T) {
 func TestEveryProblem(t *testing.T) {
 	_, err := services.Read("s.yaml", []byte(`services:
 - id: HQ
-  primary: {host: "p1..example.com", port: 0}
+  primary: {host: "p1..example.com", port: -1}
   secondary: {name: spare}
   transport: sctp
   subscribe_interval: 5s
@@ -80,7 +80,7 @@ func TestEveryProblem(t *testing.T) {
   users: [ann, ann, everyone, "group:", "a\nb"]
   max_removed: 101
   busy_basic: half
-  rate: 0
+  rate: -1
   colour: red
 - {id: lab, primary: {host: 1.2.3}, secondary: {host: "[::1]"}, entity: "{sip}"}
 - {id: lab, primary: {host: a.example.com}, secondary: {host: a.example.com}, entity: "{sip}", transport: tls, tls: {cert_file: /x, ca_file: ca.pem}}
@@ -127,7 +127,7 @@ func TestSet(t *testing.T) {
 		"colour=red":  "--set: colour: unknown key; known here: id, primary,",
 		"rate=fast":   `--set: rate: "fast" is no whole number`,
 		"primary=x":   "--set: primary: want keys and values",
-		"rate=0":      "--set: rate: 0 is not between",
+		"rate=-1":      "--set: rate: -1 is not between",
 		"rate.more=1": "--set: rate: want a whole number",
 	} {
 		if _, err := services.Set(&s, []string{change}); err == nil || !strings.HasPrefix(err.Error(), want) {

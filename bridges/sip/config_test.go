@@ -19,10 +19,11 @@ func TestConfigCheck(t *testing.T) {
 		"sip subject":     {func(c *Config) { c.Entity = "{sip}" }, nil},
 		"mail subject":    {func(c *Config) { c.Entity = "sip:{mail}" }, nil},
 		"IPv6":            {func(c *Config) { c.Address = "[::1]:5060" }, nil},
-		"nothing":         {func(c *Config) { *c = Config{} }, []string{"name", "address", "transport", "entity", "expires", "rate", "outstanding", "busy_basic"}},
-		"no port":         {func(c *Config) { c.Address = "presence.example.com" }, []string{"address"}},
+		"nothing":         {func(c *Config) { *c = Config{} }, []string{"name", "address", "transport", "entity", "expires", "outstanding", "body", "busy_basic", "out_of_office_basic"}},
+		"no port":         {func(c *Config) { c.Address = "presence.example.com:" }, []string{"address"}},
+		"name alone":      {func(c *Config) { c.Address, c.Secondary = "presence.example.com", "::1" }, nil},
 		"same secondary":  {func(c *Config) { c.Secondary = c.Address }, []string{"secondary"}},
-		"bad secondary":   {func(c *Config) { c.Secondary = "x" }, []string{"secondary"}},
+		"bad secondary":   {func(c *Config) { c.Secondary = "x:y" }, []string{"secondary"}},
 		"no placeholder":  {func(c *Config) { c.Entity = "sip:4750@example.com" }, []string{"entity"}},
 		"no address":      {func(c *Config) { c.Entity = "tel:{tel}" }, []string{"entity"}},
 		"line end":        {func(c *Config) { c.Entity = "sip:{tel}@example.com\r\nX: y" }, []string{"entity"}},
@@ -30,7 +31,8 @@ func TestConfigCheck(t *testing.T) {
 		"TLS":             {func(c *Config) { c.Transport, c.TLS.CertFile, c.TLS.MinVersion = "tls", "x", "9" }, []string{"tls.cert_file", "tls.min_version"}},
 		"TLS not in use":  {func(c *Config) { c.TLS.MinVersion = "9" }, nil},
 		"too short":       {func(c *Config) { c.Expires = time.Millisecond }, []string{"expires"}},
-		"unknown choices": {func(c *Config) { c.Transport, c.BusyBasic = "sctp", "half" }, []string{"transport", "busy_basic"}},
+		"unknown choices": {func(c *Config) { c.Transport, c.BusyBasic, c.Body = "sctp", "half", "thin" }, []string{"transport", "body", "busy_basic"}},
+		"no rate":         {func(c *Config) { c.Rate = -1 }, []string{"rate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := ok

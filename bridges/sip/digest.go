@@ -1,9 +1,7 @@
 package sip
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"strings"
 
 	"github.com/icholy/digest"
@@ -38,6 +36,9 @@ func choose(headers []string, proxy bool) *challenge {
 		for i := range c.QOP {
 			c.QOP[i] = strings.TrimSpace(c.QOP[i])
 		}
+		if len(c.QOP) > 0 && !c.SupportsQOP("auth") {
+			continue // auth-int protects a body that nobody on the way reads, and few servers check it alike
+		}
 		if digest.CanDigest(c) {
 			return &challenge{Challenge: *c, proxy: proxy}
 		}
@@ -47,14 +48,13 @@ func choose(headers []string, proxy bool) *challenge {
 
 // respond gives the name and the value of the header that answers c. uri is the
 // Request-URI as it stands in the request, with its parameters.
-func (c *challenge) respond(user, password, method, uri string, body []byte) (name, value string, err error) {
+func (c *challenge) respond(user, password, method, uri string) (name, value string, err error) {
 	if user == "" {
 		return "", "", errors.New("the server asks for a password, and no user is configured")
 	}
 	c.used++
 	credentials, err := digest.Digest(&c.Challenge, digest.Options{
 		Method: method, URI: uri, Username: user, Password: password, Count: c.used,
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	})
 	if err != nil {
 		return "", "", err

@@ -46,20 +46,17 @@ type link struct {
 	transport    *sip.TransportLayer
 	transactions *sip.TransactionLayer
 	withoutTCP   atomic.Bool
+	others       bool            // the server has more targets than this one
 	life         context.Context // ends with close
 	end          context.CancelFunc
 }
 
-// openLink resolves address and makes ready to send; it connects with the first
-// request. noticed is called, from any goroutine, with a kind of problem for each
-// message that is not fit to be read.
-func openLink(ctx context.Context, network, address string, trusted *tls.Config, log *slog.Logger, noticed func(kind string)) (*link, error) {
-	target, err := resolve(ctx, address)
-	if err != nil {
-		return nil, err
-	}
+// openLink makes ready to send to a target of the server at address; it connects with
+// the first request. noticed is called, from any goroutine, with a kind of problem for
+// each message that is not fit to be read.
+func openLink(ctx context.Context, address string, to target, trusted *tls.Config, log *slog.Logger, noticed func(kind string)) (*link, error) {
 	var d net.Dialer
-	probe, err := d.DialContext(ctx, "udp", target.String()) // sends nothing; tells which of our addresses the server sees
+	probe, err := d.DialContext(ctx, "udp", to.at.String()) // sends nothing; tells which of our addresses the server sees
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +65,7 @@ func openLink(ctx context.Context, network, address string, trusted *tls.Config,
 	if err != nil {
 		return nil, err
 	}
-	l := &link{network: strings.ToUpper(network), target: target, local: local}
+	l := &link{network: strings.ToUpper(to.transport), target: to.at, local: local}
 	l.life, l.end = context.WithCancel(context.WithoutCancel(ctx))
 	complain := sync.OnceFunc(func() { log.Warn("A message from the SIP server cannot be read", "server", address) })
 	quiet := slog.New(&muffler{log.Handler(), func() {
@@ -97,33 +94,6 @@ func openLink(ctx context.Context, network, address string, trusted *tls.Config,
 		_ = tx.Respond(res) // the server sends again if it is lost
 	})
 	return l, nil
-}
-
-// resolve gives the first address of host, one of IPv4 if there is one.
-func resolve(ctx context.Context, address string) (netip.AddrPort, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	if len(ips) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%s has no address", host)
-	}
-	chosen := ips[0]
-	for _, ip := range ips {
-		if ip.Unmap().Is4() {
-			chosen = ip
-			break
-		}
-	}
-	return netip.AddrPortFrom(chosen.Unmap(), uint16(number)), nil
 }
 
 // filter drops datagrams of strangers, and the empty lines that some servers send

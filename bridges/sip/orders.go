@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"presenced/aggregator/presence"
 )
 
@@ -82,8 +80,6 @@ func (p *Publisher) obey() (reconnect bool) {
 	if f != nil {
 		before := p.cfg
 		p.cfg, p.covers, p.leaving = f.cfg, f.covers, nil
-		p.limiter.SetLimit(rate.Limit(f.cfg.Rate))
-		p.limiter.SetBurst(f.cfg.Rate)
 		if before.Expires != f.cfg.Expires {
 			for _, srv := range p.servers {
 				srv.terms.expires = f.cfg.Expires
@@ -121,7 +117,7 @@ func (p *Publisher) arrange() {
 		if address == "" {
 			continue
 		}
-		srv := &server{address: address, terms: usualTerms(p.cfg.Expires), pubs: map[string]*entry{}}
+		srv := newServer(address, &p.cfg)
 		if i := slices.IndexFunc(before, func(s *server) bool { return s.address == address }); i >= 0 {
 			srv = before[i]
 			before = slices.Delete(before, i, i+1)
@@ -224,7 +220,8 @@ func (s *session) sweep() {
 // settle waits for the answers to what is out, which takes a few seconds at most:
 // a publication whose tag is not known would stay until it expires.
 func (s *session) settle(ctx context.Context) {
-	for s.out > 0 && ctx.Err() == nil {
+	waiting := func(srv *server) bool { return srv.out > 0 }
+	for slices.ContainsFunc(s.reach(), waiting) && ctx.Err() == nil {
 		select {
 		case a := <-s.answers:
 			s.take(&a)

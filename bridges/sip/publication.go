@@ -68,12 +68,15 @@ const (
 // Terms is what the publications of one server share.
 type terms struct {
 	expires time.Duration // life to ask for; a 423 raises it for all
+	granted time.Duration // the last one that the server gave; zero: none yet
 	dwell   time.Duration // between two changes of one person
 	turn    float64       // part of its life after which a publication is refreshed, within a tenth
 	pause   time.Duration // the first one after a failure; doubled each time
 }
 
-func usualTerms(expires time.Duration) terms { return terms{expires, dwell, turn, shortBackoff} }
+func usualTerms(expires time.Duration) terms {
+	return terms{expires: expires, dwell: dwell, turn: turn, pause: shortBackoff}
+}
 
 // A publication is the event state of one person at one server: the client side
 // of RFC 3903 as a state machine without I/O. Inputs are the methods with a
@@ -141,6 +144,14 @@ func (p *publication) Want(doc []byte, now time.Time) {
 func (p *publication) Resend(now time.Time) {
 	p.sent, p.resend = nil, true
 	p.plan(now)
+}
+
+// Doubt has the publication refreshed now: the server may have forgotten it.
+func (p *publication) Doubt(now time.Time) {
+	if p.tag != "" && p.refresh.After(now) {
+		p.refresh = now
+		p.plan(now)
+	}
 }
 
 // Stop asks for the removal, now and so many times: a server that does not answer,
@@ -321,7 +332,7 @@ func (p *publication) accepted(out *request, r *response, now time.Time) verdict
 		p.back(r, now)
 		return malformed
 	}
-	p.tag, p.dies = r.tag, p.outAt.Add(life)
+	p.tag, p.dies, p.terms.granted = r.tag, p.outAt.Add(life), life
 	if out.body != nil && !p.resend {
 		p.sent = out.body
 	}

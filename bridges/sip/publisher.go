@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
-	"golang.org/x/time/rate"
 
 	"presenced/aggregator/presence"
 	"presenced/bridges/pidf"
@@ -35,7 +35,7 @@ type Publisher struct {
 	gate    presence.Gate
 	watcher presence.Watcher // the presence server, as the gate knows it
 	journal *journal
-	limiter *rate.Limiter
+	locator *locator
 	board   board
 	pauses  pauses
 	orders  orders
@@ -69,7 +69,7 @@ func New(cfg Config, memory Memory, gate presence.Gate, log *slog.Logger) *Publi
 	p := &Publisher{
 		name: cfg.Name, log: log.With("bridge", cfg.Name), gate: gate,
 		watcher: presence.Watcher{Subject: presence.Subject{Scheme: SchemeService, Value: cfg.Name}, Via: cfg.Name},
-		limiter: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate), orders: orders{wake: make(chan struct{}, 1)},
+		locator: newLocator(), orders: orders{wake: make(chan struct{}, 1)},
 		pauses: pauses{probe: probePause, comeback: returnPause, silence: stopPause, stop: stopTime},
 		people: map[presence.ID]published{}, owners: map[string]presence.ID{},
 	}
@@ -144,7 +144,11 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 		defer cancel()
 		p.journal.flush(flush)
 	}()
-	if err := s.connect(ctx, p.servers[0]); err != nil {
+	attempts := make([]attempt, 0, len(p.servers))
+	for _, srv := range p.servers {
+		attempts = append(attempts, attempt{srv, anyTarget})
+	}
+	if err := s.connect(ctx, attempts); err != nil {
 		return err
 	}
 	s.watch(ctx)
@@ -160,7 +164,7 @@ func (p *Publisher) inherit(ctx context.Context) error {
 		p.people[id] = published{}
 	}
 	for _, srv := range p.reach() {
-		srv.nonce, srv.missed, srv.back, srv.probing = nil, 0, time.Time{}, false
+		srv.nonce, srv.missed, srv.back, srv.probing, srv.out = nil, 0, time.Time{}, false, 0
 		for _, e := range srv.pubs {
 			e.Fail(now) // what was out when the last Run ended
 			e.Orphan(now)
@@ -222,7 +226,6 @@ type session struct {
 	watched *watch        // the newest one
 
 	active *server
-	out    int  // requests that wait for an answer
 	synced bool // everybody was published once
 	shared bool // somebody is not published because another person has the same address
 	freed  bool // an address was given up since
@@ -244,6 +247,7 @@ type probe struct {
 	server *server
 	link   *link
 	fresh  bool
+	moved  bool // the DNS leads elsewhere
 	err    error
 }
 
@@ -292,37 +296,75 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// connect makes the first server that answers the active one, beginning with
-// first.
-func (s *session) connect(ctx context.Context, first *server) error {
+// An attempt is a look for a server to use: at all its targets, at those other than
+// the one that failed, or at that one again.
+type attempt struct {
+	*server
+	takes func(target) bool
+}
+
+func anyTarget(target) bool { return true }
+
+// connect makes the first server that answers the active one.
+func (s *session) connect(ctx context.Context, attempts []attempt) error {
 	s.board.set(func(b *presence.Status) {
-		b.Phase, b.Detail = presence.PhaseConnecting, "Waiting for "+first.address+"."
+		b.Phase, b.Detail = presence.PhaseConnecting, "Waiting for "+attempts[0].address+"."
 	})
 	var errs []error
-	for i, srv := range s.servers {
-		if first != s.servers[0] {
-			srv = s.servers[len(s.servers)-1-i]
-		}
-		l, err := s.open(ctx, srv)
+	for _, a := range attempts {
+		l, err := s.open(ctx, a)
 		if err == nil {
-			s.activate(srv, l)
+			s.activate(a.server, l)
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		srv.fault = err.Error()
+		if errors.Is(err, errNoTarget) {
+			continue
+		}
+		a.fault = err.Error()
 		s.publishPeers()
-		errs = append(errs, fmt.Errorf("%s: %w", srv.address, err))
+		errs = append(errs, fmt.Errorf("%s: %w", a.address, err))
 	}
 	return fmt.Errorf("no presence server answers: %w", errors.Join(errs...))
 }
 
-// open gives a link to a server that answers.
-func (s *session) open(ctx context.Context, srv *server) (*link, error) {
+// errNoTarget says that a server has no target that an attempt takes.
+var errNoTarget = errors.New("there is no other target")
+
+// open gives a link to the first target that answers. It may be called from any goroutine.
+func (s *session) open(ctx context.Context, a attempt) (*link, error) {
+	targets, err := s.locator.find(ctx, a.address, a.way.transport)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, to := range targets {
+		if !a.takes(to) {
+			continue
+		}
+		l, err := s.openTarget(ctx, a.server, to)
+		if err == nil {
+			l.others = len(targets) > 1
+			return l, nil
+		}
+		if len(targets) > 1 {
+			err = fmt.Errorf("%s: %w", to.at, err)
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return nil, errNoTarget
+	}
+	s.locator.forget(a.address, a.way.transport)
+	return nil, errors.Join(errs...)
+}
+
+func (s *session) openTarget(ctx context.Context, srv *server, to target) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	l, err := srv.way.open(ctx, srv.address, s.log, s.board.notice)
+	l, err := srv.way.open(ctx, srv.address, to, s.log, s.board.notice)
 	if err != nil {
 		return nil, err
 	}
@@ -345,6 +387,9 @@ func (s *session) activate(srv *server, l *link) {
 	if old != srv {
 		s.log.Info("Publishing presence", "server", srv.address, "transport", srv.way.transport)
 	}
+	if srv.doubtful {
+		srv.doubt(now)
+	}
 	for _, e := range srv.pubs {
 		if _, wanted := s.owners[e.entity]; !wanted && e.want != nil {
 			e.Stop(now, removalTries)
@@ -357,10 +402,14 @@ func (s *session) activate(srv *server, l *link) {
 	s.release(slices.DeleteFunc(slices.Clone(s.servers[1:]), func(other *server) bool { return other == srv }), now)
 }
 
-// lost says that srv does not answer. Another server takes over, or the same
-// one if it answers again; else the error ends the Run.
+// lost says that srv does not answer where it was asked. Another target of it takes
+// over, another server, or the same target if it answers again; else the error ends
+// the Run.
 func (s *session) lost(ctx context.Context, srv *server, why error) error {
+	failed := srv.link.target
 	srv.drop()
+	srv.doubtful = true
+	s.locator.forget(srv.address, srv.way.transport)
 	srv.fault = why.Error()
 	s.board.notice("servers lost")
 	if srv != s.active {
@@ -369,19 +418,19 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	}
 	s.log.Warn("The presence server does not answer", "server", srv.address, "error", why)
 	s.board.set(func(b *presence.Status) { b.LastError, b.LastErrorAt = srv.address+": "+why.Error(), time.Now() })
-	next := srv
+	attempts := []attempt{{srv, func(to target) bool { return to.at != failed }}}
 	for _, other := range s.servers {
 		if other != srv {
-			next = other
+			attempts = append(attempts, attempt{other, anyTarget})
 		}
 	}
-	return s.connect(ctx, next)
+	return s.connect(ctx, append(attempts, attempt{srv, func(to target) bool { return to.at == failed }}))
 }
 
 // state takes a state of a person.
 func (s *session) state(state *presence.State) {
 	now, id := time.Now(), state.Person
-	entity := s.entity(state)
+	entity, name := s.entity(state)
 	admitted := entity != ""
 	var access presence.Access
 	if admitted {
@@ -401,7 +450,7 @@ func (s *session) state(state *presence.State) {
 	}
 	switch {
 	case entity != "":
-		doc := pidf.Append(nil, presence.View(*state, access), entity, pidf.Options{Busy: pidf.Basic(s.cfg.BusyBasic)})
+		doc := pidf.Append(nil, presence.View(*state, access), entity, s.cfg.document(name))
 		s.people[id], s.owners[entity] = published{entity, doc}, id
 		s.board.monitored(string(id))
 		s.want(s.people[id], now)
@@ -413,28 +462,28 @@ func (s *session) state(state *presence.State) {
 	}
 }
 
-// entity gives the address under which a person is to be published; empty: they
-// are not.
-func (s *session) entity(state *presence.State) string {
+// entity gives the address under which a person is to be published, and their name;
+// empty: they are not.
+func (s *session) entity(state *presence.State) (entity, name string) {
 	id := state.Person
 	person, ok := s.hub.Person(presence.Subject{Scheme: "id", Value: string(id)})
 	if !ok || state.Why.Rule == presence.RuleRemoved || s.covers != nil && !s.covers(&person) {
 		s.board.monitored(string(id))
-		return ""
+		return "", ""
 	}
 	entity, err := entityOf(s.cfg.Entity, &person)
 	if err != nil {
 		s.board.notice("addresses malformed")
 		s.board.unmonitored(string(id), "the subjects do not make a SIP address")
-		return ""
+		return "", ""
 	}
 	if entity != "" && s.owners[entity] != "" && s.owners[entity] != id {
 		s.shared = true
 		s.board.notice("addresses shared")
 		s.board.unmonitored(string(id), "another person has the same SIP address")
-		return ""
+		return "", ""
 	}
-	return entity
+	return entity, person.Name
 }
 
 // want brings what is to be said of a person to the active server.
@@ -474,20 +523,23 @@ func (p *Publisher) release(servers []*server, now time.Time) {
 func (s *session) dispatch(now time.Time) time.Duration {
 	wait := time.Hour
 	for _, srv := range s.reach() {
-		for srv.link != nil && len(srv.queue) > 0 {
-			e := srv.queue[0]
-			if d := e.Due().Sub(now); d > 0 {
-				wait = min(wait, d)
+		if srv.link == nil {
+			continue
+		}
+		srv.setPace(s.cfg.Rate)
+		for srv.out < s.cfg.Outstanding { // else an answer comes first
+			e := srv.due(now)
+			if e == nil {
+				wait = srv.idle(now, wait)
 				break
 			}
-			if s.out >= s.cfg.Outstanding {
-				return wait // an answer comes first
+			if tokens := srv.limiter.TokensAt(now); tokens < 1 {
+				wait = min(wait, time.Duration((1-tokens)/float64(srv.limiter.Limit())*float64(time.Second))+time.Millisecond)
+				break
 			}
-			if tokens := s.limiter.TokensAt(now); tokens < 1 {
-				return min(wait, time.Duration((1-tokens)/float64(s.cfg.Rate)*float64(time.Second))+time.Millisecond)
-			}
+			srv.filled = e.lane == filling
 			if r, ok := e.Send(now); ok {
-				s.limiter.AllowN(now, 1)
+				srv.limiter.AllowN(now, 1)
 				s.send(srv, e, r, now)
 			}
 			s.place(srv, e)
@@ -504,7 +556,7 @@ func (s *session) send(srv *server, e *entry, r request, now time.Time) {
 		c = srv.nonce
 	}
 	if c != nil {
-		name, value, err := c.respond(srv.way.user, srv.way.password, "PUBLISH", e.uri.String(), r.body)
+		name, value, err := c.respond(srv.way.user, srv.way.password, "PUBLISH", e.uri.String())
 		if err != nil {
 			s.board.notice("challenges not answered")
 			e.Fail(now)
@@ -512,7 +564,7 @@ func (s *session) send(srv *server, e *entry, r request, now time.Time) {
 		}
 		header = sip.NewHeader(name, value)
 	}
-	s.out++
+	srv.out++
 	l := srv.link
 	s.group.Go(func() {
 		a := answer{server: srv, link: l, entry: e}
@@ -532,7 +584,7 @@ func (s *session) answered(ctx context.Context, a *answer) error {
 		return s.lost(ctx, a.server, a.err)
 	case v == denied && slices.Contains(s.servers, a.server):
 		return presence.Permanent(fmt.Errorf("%s: %s", a.server.address, denial(a.server.way.user, a.response.challenge)))
-	case v == failing && len(s.servers) > 1 && a.server == s.active:
+	case v == failing && a.server == s.active && a.link == s.active.link && (len(s.servers) > 1 || a.link.others):
 		return s.lost(ctx, a.server, errors.New("503 Service Unavailable"))
 	}
 	return nil
@@ -553,7 +605,7 @@ func denial(user string, c *challenge) string {
 // take gives an answer to its publication.
 func (s *session) take(a *answer) verdict {
 	now := time.Now()
-	s.out--
+	a.server.out--
 	defer s.place(a.server, a.entry)
 	if a.err != nil {
 		s.board.notice("requests without an answer")
@@ -579,6 +631,9 @@ func (s *session) take(a *answer) verdict {
 		s.board.notice("answers 5xx and 6xx")
 	case code == 412:
 		s.board.notice("entity-tags lost")
+		if now.Sub(a.server.doubted) > a.server.terms.expires { // it was started anew, perhaps
+			a.server.doubt(now)
+		}
 	case code >= 200 && code < 300:
 		s.board.monitored(a.entry.entity)
 	}
@@ -589,9 +644,14 @@ func (s *session) take(a *answer) verdict {
 // used again when it is back, who may have to stand in is known to work, and what is
 // to be removed can be. What was held back by an address that is free now is read again.
 func (s *session) look(ctx context.Context) {
-	if srv, l := s.active, s.active.link; !srv.probing && time.Since(srv.heard) >= s.pauses.probe {
+	srv, l := s.active, s.active.link
+	known := s.locator.fresh(srv.address, srv.way.transport)
+	if !srv.probing && (!known || time.Since(srv.heard) >= s.pauses.probe) {
 		srv.probing = true
-		s.group.Go(func() { s.report(probe{server: srv, link: l, err: l.options(s.life)}) })
+		s.group.Go(func() {
+			moved := !known && s.moved(srv, l)
+			s.report(probe{server: srv, link: l, moved: moved, err: l.options(s.life)})
+		})
 	}
 	now := time.Now()
 	s.former = slices.DeleteFunc(s.former, func(srv *server) bool {
@@ -607,7 +667,7 @@ func (s *session) look(ctx context.Context) {
 		}
 		srv.probing = true
 		s.group.Go(func() {
-			l, err := s.open(s.life, srv)
+			l, err := s.open(s.life, attempt{srv, anyTarget})
 			s.report(probe{server: srv, link: l, fresh: true, err: err})
 		})
 	}
@@ -615,6 +675,12 @@ func (s *session) look(ctx context.Context) {
 		s.shared, s.freed = false, false
 		s.watch(ctx)
 	}
+}
+
+// moved tells whether the DNS names the target of l no more.
+func (s *session) moved(srv *server, l *link) bool {
+	targets, err := s.locator.find(s.life, srv.address, srv.way.transport)
+	return err == nil && !slices.ContainsFunc(targets, func(to target) bool { return to.at == l.target })
 }
 
 func (s *session) report(pr probe) {
@@ -634,6 +700,8 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 	if !pr.fresh {
 		switch {
 		case srv != s.active || srv.link != pr.link: // it does not matter any more; removals may be under way by the link
+		case pr.moved:
+			return s.lost(ctx, srv, errors.New("the DNS names it no more"))
 		case pr.err == nil:
 			srv.answers(now)
 			srv.missed = 0
@@ -656,10 +724,10 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 	case srv != s.servers[0]:
 		srv.drop()
 		srv.link = pr.link
-	case srv.back.IsZero():
-		srv.back = now
+	case srv.back.IsZero(): // others wait for the same server, and are not to come all at once
+		srv.back = now.Add(s.pauses.comeback + rand.N(s.pauses.comeback/4+1))
 		pr.link.close()
-	case now.Sub(srv.back) < s.pauses.comeback:
+	case now.Before(srv.back):
 		pr.link.close()
 	default:
 		s.activate(srv, pr.link)
@@ -711,12 +779,16 @@ func (s *session) withdraw() {
 func (s *session) publishStatus() {
 	s.publishPeers()
 	total, done, troubled := len(s.owners), s.active.settled, s.active.troubled
+	need := s.active.load(total)
 	s.synced = s.synced || total > 0 && done >= total
 	s.board.set(func(b *presence.Status) {
 		b.Done, b.Total = done, total
 		switch {
 		case s.active != s.servers[0]:
 			b.Phase, b.Detail = presence.PhaseDegraded, "Publishing at "+s.active.address+", because "+s.servers[0].address+" does not answer."
+		case s.cfg.Rate > 0 && need > s.cfg.Rate:
+			b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("A rate of %d requests per second does not keep %d publications alive: set rate to %d or more, or to 0.",
+				s.cfg.Rate, total, need)
 		case troubled > 0:
 			b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("%s does not serve %d of %d publications.", s.active.address, troubled, total)
 		case !s.synced && done < total:

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,7 +254,7 @@ func TestPace(t *testing.T) {
 	cfg.Transport, cfg.Rate, cfg.Outstanding = "tcp", 100, 5
 	hub, memory := newHub(), newMemory()
 	publisher := newPublisher(t, cfg, memory)
-	publisher.limiter = rate.NewLimiter(100, 20)
+	publisher.servers[0].limiter = rate.NewLimiter(100, 20)
 	p := run(t, publisher, hub)
 	began := time.Now()
 	for i := range people {
@@ -376,7 +377,7 @@ func TestLateProbe(t *testing.T) {
 	s := &session{Publisher: p, life: t.Context()}
 	first, second := p.servers[0], p.servers[1]
 	for _, srv := range p.servers {
-		l, err := openLink(t.Context(), "udp", server, nil, p.log, p.board.notice)
+		l, err := openLink(t.Context(), server, target{"udp", netip.MustParseAddrPort(server)}, nil, p.log, p.board.notice)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,10 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"net"
+	"math"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+	"golang.org/x/time/rate"
 
 	"presenced/internal/trust"
 )
@@ -22,9 +23,12 @@ type server struct {
 	way     way
 	terms   terms
 	pubs    map[string]*entry // by entity
-	queue   queue             // those that have something to do, the first one first
-	link    *link             // nil: not in reach
-	nonce   *challenge        // to answer before it is asked; nil: not known
+	lanes   [2]queue          // those that have something to do, the first one first
+	filled  bool              // the last request was of the lane filling
+	limiter *rate.Limiter
+	out     int        // requests that wait for an answer
+	link    *link      // nil: not in reach
+	nonce   *challenge // to answer before it is asked; nil: not known
 
 	held, settled, troubled int // publications that have a tag; that are in order; that are not answered
 
@@ -32,14 +36,29 @@ type server struct {
 	fault   string    // why it did not, if that was later
 	missed  int       // probes in a row without an answer
 	probing bool
-	back    time.Time // since when a server that is not in use answers; zero: it does not
+	back    time.Time // from when a server that is not in use will have answered for long enough; zero: it does not
+
+	doubtful bool      // it was away: what it holds is to be looked at
+	doubted  time.Time // when that was done last
+}
+
+// The lanes of a server: what is there is to be kept and changed while many others are
+// published or removed.
+const (
+	keeping = iota
+	filling
+)
+
+func newServer(address string, cfg *Config) *server {
+	return &server{address: address, terms: usualTerms(cfg.Expires), pubs: map[string]*entry{}, limiter: rate.NewLimiter(usualRate, usualRate)}
 }
 
 // An entry is a publication with what the publisher keeps about it.
 type entry struct {
 	publication
 	uri     sip.Uri
-	index   int    // in the queue, or -1
+	lane    int
+	index   int    // in the lane, or -1
 	stored  string // the tag that the journal has
 	held    bool
 	settled bool
@@ -54,19 +73,84 @@ type way struct {
 	password  string // read when a Run begins
 }
 
-// open gives a link to the server at address; whether it answers is not known yet.
-func (w *way) open(ctx context.Context, address string, log *slog.Logger, noticed func(kind string)) (*link, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
+// open gives a link to a target of the server at address; whether it answers is not
+// known yet.
+func (w *way) open(ctx context.Context, address string, to target, log *slog.Logger, noticed func(kind string)) (*link, error) {
 	var trusted *tls.Config
-	if w.transport == "tls" {
+	if to.transport == "tls" {
+		host, _, err := SplitAddress(address) // the certificate is for this name, whatever the DNS says (RFC 5922 section 4)
+		if err != nil {
+			return nil, err
+		}
 		if trusted, err = w.tls.Client(host); err != nil {
 			return nil, err
 		}
 	}
-	return openLink(ctx, w.transport, address, trusted, log, noticed)
+	return openLink(ctx, address, to, trusted, log, noticed)
+}
+
+// usualRate is how many requests a second are sent where nothing else is configured,
+// and maxRate how many at most.
+const (
+	usualRate = 50
+	maxRate   = 10000
+)
+
+// load is how many requests a second it takes to refresh so many publications in time.
+func (s *server) load(publications int) int {
+	life := s.terms.expires
+	if s.terms.granted > 0 {
+		life = min(life, s.terms.granted)
+	}
+	return int(math.Ceil(float64(publications) / (life.Seconds() * s.terms.turn)))
+}
+
+// setPace limits the requests to so many a second; 0: as many as it takes.
+func (s *server) setPace(configured int) {
+	pace := configured
+	if pace == 0 {
+		pace = min(max(usualRate, 2*s.load(len(s.pubs))), maxRate)
+	}
+	if s.limiter.Limit() != rate.Limit(pace) {
+		s.limiter.SetLimit(rate.Limit(pace))
+		s.limiter.SetBurst(pace)
+	}
+}
+
+// due gives what is to be sent first of what is due; nil: nothing is. The lanes take
+// turns, unless what is to be kept would soon end.
+func (s *server) due(now time.Time) *entry {
+	var first [len(s.lanes)]*entry
+	for i, lane := range s.lanes {
+		if len(lane) > 0 && !lane[0].Due().After(now) {
+			first[i] = lane[0]
+		}
+	}
+	kept, filled := first[keeping], first[filling]
+	if kept != nil && (filled == nil || s.filled || kept.dies.Sub(now) < s.terms.expires/10) {
+		return kept
+	}
+	return filled
+}
+
+// idle gives how long nothing is due; limit at most.
+func (s *server) idle(now time.Time, limit time.Duration) time.Duration {
+	for _, lane := range s.lanes {
+		if len(lane) > 0 {
+			limit = min(limit, lane[0].Due().Sub(now))
+		}
+	}
+	return limit
+}
+
+// doubt has everything refreshed at the pace of the server, which may have forgotten it.
+func (s *server) doubt(now time.Time) {
+	s.doubtful = false
+	s.doubted = now
+	for _, e := range s.pubs {
+		e.Doubt(now)
+		s.place(e)
+	}
 }
 
 // answers says that the server did, just now.
@@ -114,13 +198,19 @@ func (s *server) place(e *entry) {
 	s.settled += count(settled) - count(e.settled)
 	s.troubled += count(trouble) - count(e.trouble)
 	e.held, e.settled, e.trouble = held, settled, trouble
-	switch due := !e.Due().IsZero(); {
-	case due && e.index < 0:
-		heap.Push(&s.queue, e)
-	case due:
-		heap.Fix(&s.queue, e.index)
+	lane := filling
+	if held && !e.stopping {
+		lane = keeping
+	}
+	due := !e.Due().IsZero()
+	switch {
+	case e.index >= 0 && (!due || lane != e.lane):
+		heap.Remove(&s.lanes[e.lane], e.index)
 	case e.index >= 0:
-		heap.Remove(&s.queue, e.index)
+		heap.Fix(&s.lanes[lane], e.index)
+	}
+	if e.lane = lane; due && e.index < 0 {
+		heap.Push(&s.lanes[lane], e)
 	}
 	if e.Done() {
 		s.held -= count(e.held)

@@ -65,20 +65,35 @@ func Try(ctx context.Context, cfg Config, log *slog.Logger) []Finding {
 
 // try gives what is wrong with the server at address; nil: nothing.
 func (w *way) try(ctx context.Context, address, template string, log *slog.Logger) error {
-	target, err := resolve(ctx, address)
+	targets, err := newLocator().find(ctx, address, w.transport)
 	if err != nil {
 		return fmt.Errorf("the name cannot be resolved: %w", err)
 	}
-	if err := w.connects(ctx, address, target.String()); err != nil {
+	var errs []error
+	for _, to := range targets {
+		err := w.tryTarget(ctx, address, to, template, log)
+		if err == nil {
+			return nil
+		}
+		if len(targets) > 1 {
+			err = fmt.Errorf("%s %s: %w", to.transport, to.at, err)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (w *way) tryTarget(ctx context.Context, address string, to target, template string, log *slog.Logger) error {
+	if err := w.connects(ctx, address, to); err != nil {
 		return err
 	}
-	l, err := w.open(ctx, address, log, func(string) {})
+	l, err := w.open(ctx, address, to, log, func(string) {})
 	if err != nil {
 		return fmt.Errorf("cannot connect: %w", err)
 	}
 	defer l.close()
 	if err := l.options(ctx); err != nil {
-		return fmt.Errorf("nothing answers OPTIONS by %s: %w; is a SIP server there, and does it take requests from this machine?", w.transport, err)
+		return fmt.Errorf("nothing answers OPTIONS by %s: %w; is a SIP server there, and does it take requests from this machine?", to.transport, err)
 	}
 	uri, err := parseEntity(placeholder.ReplaceAllString(template, "presenced-trial"))
 	if err != nil { // the placeholder is the whole address, or its host
@@ -87,7 +102,7 @@ func (w *way) try(ctx context.Context, address, template string, log *slog.Logge
 	r := request{op: opRefresh, tag: rand.Text(), expires: 10 * time.Minute}
 	res, err := l.publish(ctx, uri, r, nil)
 	if err == nil && res.challenge != nil && w.user != "" {
-		name, value, wrong := res.challenge.respond(w.user, w.password, "PUBLISH", uri.String(), nil)
+		name, value, wrong := res.challenge.respond(w.user, w.password, "PUBLISH", uri.String())
 		if wrong != nil {
 			return fmt.Errorf("the challenge of the server cannot be answered: %w", wrong)
 		}
@@ -109,21 +124,21 @@ func (w *way) try(ctx context.Context, address, template string, log *slog.Logge
 }
 
 // connects makes a connection, where the transport has any, to name what is wrong with it.
-func (w *way) connects(ctx context.Context, address, target string) error {
-	if w.transport == "udp" {
+func (w *way) connects(ctx context.Context, address string, to target) error {
+	if to.transport == "udp" {
 		return nil
 	}
-	host, _, err := net.SplitHostPort(address)
+	host, _, err := SplitAddress(address)
 	if err != nil {
 		return err
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", target)
+	conn, err := d.DialContext(ctx, "tcp", to.at.String())
 	if err != nil {
 		return fmt.Errorf("cannot connect: %w", err)
 	}
 	defer conn.Close()
-	if w.transport == "tcp" {
+	if to.transport == "tcp" {
 		return nil
 	}
 	trusted, err := w.tls.Client(host)

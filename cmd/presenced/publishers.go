@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -97,21 +95,23 @@ func sipConfig(s *services.Service) sip.Config {
 	c.Name, c.Address, c.Secondary = s.ID, s.Primary.Address(), s.Secondary.Address()
 	c.Transport, c.TLS, c.Entity = s.Transport, s.TLS, s.Entity
 	c.User, c.PasswordFile = s.User, s.PasswordFile
-	c.Expires, c.Rate, c.BusyBasic = s.PublishInterval, s.Rate, s.BusyBasic
+	c.Expires, c.Rate = s.PublishInterval, s.Rate
+	c.Body, c.BusyBasic, c.OutOfOffice = s.Body, s.BusyBasic, s.OutOfOffice
+	c.DisplayName, c.Microsoft, c.Cisco = s.DisplayName, s.Microsoft, s.Cisco
 	return c
 }
 
 // fixedService is the service that an entry of the configuration comes to.
 func fixedService(c *sip.Config) services.Service {
 	server := func(address string) services.Server {
-		host, port, _ := net.SplitHostPort(address)
-		number, _ := strconv.Atoi(port)
-		return services.Server{Host: host, Port: number}
+		host, port, _ := sip.SplitAddress(address) // was checked
+		return services.Server{Host: host, Port: int(port)}
 	}
 	return services.Service{
 		ID: c.Name, Primary: server(c.Address), Secondary: server(c.Secondary), Transport: c.Transport, TLS: c.TLS,
 		SubscribeInterval: c.Expires, PublishInterval: c.Expires, Entity: c.Entity, User: c.User, PasswordFile: c.PasswordFile,
-		Users: []string{services.Everyone}, BusyBasic: c.BusyBasic, Rate: c.Rate,
+		Users: []string{services.Everyone}, Rate: c.Rate,
+		Body: c.Body, BusyBasic: c.BusyBasic, OutOfOffice: c.OutOfOffice, DisplayName: c.DisplayName, Microsoft: c.Microsoft, Cisco: c.Cisco,
 	}
 }
 

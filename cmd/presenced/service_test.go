@@ -77,7 +77,7 @@ func TestServices(t *testing.T) {
 		"--set", "entity=sip:{tel}@example.test", "--set", "users=alder,birch,stranger",
 	}
 	service(exitFailed, "Do it? [y/N] presenced: nothing has changed: it was not confirmed", hq...)
-	service(exitInvalid, "--set: rate: 0 is not between", append(hq, "--set", "rate=0")...)
+	service(exitInvalid, "--set: rate: -1 is not between", append(hq, "--set", "rate=-1")...)
 	alder, birch := peers.SIPWatcher(t, server, "sip:4750@example.test"), peers.SIPWatcher(t, server, "sip:4751@example.test")
 	service(exitOK, "hq: add; 0 people published before, 2 after: 2 added, 0 removed, 0 changed\n  added: alder birch\n  nobody in the directory is: stranger\nhq is kept, revision ", append(hq, "--yes")...)
 	notified(t, alder, pidf.Open)
