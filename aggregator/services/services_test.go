@@ -127,7 +127,7 @@ func TestSet(t *testing.T) {
 		"colour=red":  "--set: colour: unknown key; known here: id, primary,",
 		"rate=fast":   `--set: rate: "fast" is no whole number`,
 		"primary=x":   "--set: primary: want keys and values",
-		"rate=-1":      "--set: rate: -1 is not between",
+		"rate=-1":     "--set: rate: -1 is not between",
 		"rate.more=1": "--set: rate: want a whole number",
 	} {
 		if _, err := services.Set(&s, []string{change}); err == nil || !strings.HasPrefix(err.Error(), want) {

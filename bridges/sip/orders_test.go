@@ -68,9 +68,10 @@ type compositor struct {
 	address string
 	events  chan string
 
-	mu   sync.Mutex
-	tags map[string]string
-	n    int
+	mu      sync.Mutex
+	tags    map[string]string
+	n       int
+	trouble string // is answered instead
 }
 
 func newCompositor(t *testing.T) *compositor {
@@ -83,6 +84,9 @@ func newCompositor(t *testing.T) *compositor {
 func (e *compositor) publish(m *message) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.trouble != "" {
+		return []string{m.reply(e.trouble)}
+	}
 	entity := strings.Fields(m.line)[1]
 	who, _, _ := strings.Cut(strings.TrimPrefix(entity, "sip:"), "@")
 	tag := m.header.Get("Sip-If-Match")
@@ -107,6 +111,13 @@ func (e *compositor) publish(m *message) []string {
 	}
 	e.events <- op.String() + " " + who
 	return []string{answer}
+}
+
+// refuse has every PUBLISH answered with status; empty: it works again.
+func (e *compositor) refuse(status string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.trouble = status
 }
 
 // expect waits for exactly these requests, in any order.

@@ -387,14 +387,14 @@ func (s *session) activate(srv *server, l *link) {
 	if old != srv {
 		s.log.Info("Publishing presence", "server", srv.address, "transport", srv.way.transport)
 	}
-	if srv.doubtful {
-		srv.doubt(now)
-	}
 	for _, e := range srv.pubs {
 		if _, wanted := s.owners[e.entity]; !wanted && e.want != nil {
 			e.Stop(now, removalTries)
 			s.place(srv, e)
 		}
+	}
+	if srv.doubtful {
+		srv.doubt(now)
 	}
 	for _, person := range s.people {
 		s.want(person, now)

@@ -143,14 +143,18 @@ func (s *server) idle(now time.Time, limit time.Duration) time.Duration {
 	return limit
 }
 
-// doubt has everything refreshed at the pace of the server, which may have forgotten it.
+// doubt has everything refreshed at the pace of the server, which may have forgotten
+// it. After the server was away, everything is to be wanted again, without a pause.
 func (s *server) doubt(now time.Time) {
-	s.doubtful = false
 	s.doubted = now
 	for _, e := range s.pubs {
+		if s.doubtful {
+			e.Orphan(now)
+		}
 		e.Doubt(now)
 		s.place(e)
 	}
+	s.doubtful = false
 }
 
 // answers says that the server did, just now.
