@@ -33,6 +33,10 @@ import (
 // transactions.
 func TestMain(m *testing.M) {
 	sip.SetTimers(answerTime, sip.T2, sip.T4)
+	if address := os.Getenv(publishAt); address != "" {
+		publishUntilKilled(address)
+		os.Exit(1) // it is to be killed
+	}
 	goleak.VerifyTestMain(m)
 }
 
