@@ -49,6 +49,9 @@ type link struct {
 	others       bool            // the server has more targets than this one
 	life         context.Context // ends with close
 	end          context.CancelFunc
+
+	opening sync.RWMutex // held while a request may open a connection
+	closed  bool
 }
 
 // openLink makes ready to send to a target of the server at address; it connects with
@@ -116,6 +119,9 @@ func (l *link) filter(from sip.TransportReadProps, data []byte, noticed func(kin
 // close ends the link; what is under way fails.
 func (l *link) close() {
 	l.end()
+	l.opening.Lock() // a connection that is opened after this would stay
+	l.closed = true
+	l.opening.Unlock()
 	l.transactions.Close()
 	_ = l.transport.Close() // nothing is lost: every request that matters was answered or has failed
 }
@@ -213,7 +219,7 @@ func (l *link) exchange(ctx context.Context, req *sip.Request, network string) (
 	req.PrependHeader(&via)
 	req.SetTransport(network)
 	req.SetDestination(l.target.String())
-	tx, err := l.transactions.NewClientTransaction(ctx, req)
+	tx, err := l.begin(ctx, req)
 	if err != nil {
 		return nil, &connectError{err}
 	}
@@ -238,6 +244,16 @@ func (l *link) exchange(ctx context.Context, req *sip.Request, network string) (
 			return nil, fmt.Errorf("no answer: %w", ctx.Err())
 		}
 	}
+}
+
+// begin makes the transaction of req, and the connection where there is none.
+func (l *link) begin(ctx context.Context, req *sip.Request) (*sip.ClientTx, error) {
+	l.opening.RLock()
+	defer l.opening.RUnlock()
+	if l.closed {
+		return nil, net.ErrClosed
+	}
+	return l.transactions.NewClientTransaction(ctx, req)
 }
 
 // read takes from an answer what the publication needs. What is not as RFC 3903

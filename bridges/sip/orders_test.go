@@ -47,6 +47,15 @@ func (o *office) staff(people ...string) {
 	o.SetDirectory(d, time.Now())
 }
 
+// named gives somebody a name; nobody else is left.
+func (o *office) named(id, name string) {
+	d, problems := directory.New([]presence.Person{{ID: presence.ID(id), Name: name, Subjects: []presence.Subject{{Scheme: "tel", Value: id}}}})
+	if len(problems) > 0 {
+		o.t.Fatal(problems)
+	}
+	o.SetDirectory(d, time.Now())
+}
+
 func (o *office) call(name string) {
 	o.t.Helper()
 	err := o.Report(o.t.Context(), presence.Report{

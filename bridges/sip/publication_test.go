@@ -67,6 +67,8 @@ func trace(t *testing.T, p *publication, script string) []string {
 			p.Stop(now, 1)
 		case "resend":
 			p.Resend(now)
+		case "doubt":
+			p.Doubt(now)
 		case "orphan":
 			p.Orphan(now)
 		case "inherit":
@@ -489,6 +491,28 @@ func TestPublication(t *testing.T) {
 			10 want A
 			100 tick`, `
 			0 initial body=A expires=600`},
+		"doubt: a refresh, and all of it where the server forgot": {`
+			0 want A
+			0 200 tag=1
+			9 doubt
+			9 200 tag=2
+			20 doubt
+			20 412
+			20 200 tag=3
+			100 tick`, `
+			0 initial body=A expires=600
+			9 refresh if=1 expires=600
+			20 refresh if=2 expires=600
+			20 initial body=A expires=600`},
+		"doubt while nothing is published": {`
+			0 doubt
+			1 want A
+			2 doubt
+			3 503 after=4
+			4 doubt
+			8 tick`, `
+			1 initial body=A expires=600
+			7 initial body=A expires=600`},
 		"answers that nobody asked for": {`
 			0 200 tag=1
 			1 timeout
@@ -593,7 +617,7 @@ func TestPublicationLaws(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(0, 40).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"want", "want", "answer", "answer", "wait", "restart", "resend", "stop"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"want", "want", "answer", "answer", "wait", "restart", "resend", "doubt", "stop"}).Draw(t, "step") {
 			case "want":
 				newest = rapid.StringMatching("[A-D]").Draw(t, "doc")
 				p.Want([]byte(newest), now)
@@ -605,6 +629,8 @@ func TestPublicationLaws(t *testing.T) {
 				clear(server.records)
 			case "resend":
 				p.Resend(now)
+			case "doubt":
+				p.Doubt(now)
 			case "stop":
 				p.Stop(now, removalTries)
 				newest = ""

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -164,7 +165,15 @@ func TestTLS(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12})
+	var names sync.Map // that clients asked for
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12,
+		ClientAuth: tls.RequireAnyClientCert,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			names.Store(hello.ServerName, true)
+			return nil, nil //nolint:nilnil // the same settings
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +184,17 @@ func TestTLS(t *testing.T) {
 		return good(m)
 	})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	cfg := testConfig(t, "localhost:"+port)
-	cfg.Transport, cfg.TLS.CAFile = "tls", ca
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, "127.0.0.1:"+port)
+	cfg.Transport, cfg.TLS.CAFile, cfg.TLS.ServerName = "tls", ca, "localhost"
+	cfg.TLS.CertFile, cfg.TLS.KeyFile = ca, keyFile
 	hub, memory := newHub(), newMemory()
 	p := run(t, newPublisher(t, cfg, memory), hub)
 	hub.tell("4750", presence.Available, presence.NoActivity)
@@ -185,7 +203,21 @@ func TestTLS(t *testing.T) {
 		t.Errorf("Via: %s", via)
 	}
 	p.stop()
+	if _, ok := names.Load("localhost"); !ok {
+		t.Error("the name of the configuration is not asked for")
+	}
 
+	for change, wrong := range map[string]func(*Config){
+		"no certificate":  func(c *Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" },
+		"another name":    func(c *Config) { c.TLS.ServerName = "example.test" },
+		"no name but one": func(c *Config) { c.TLS.ServerName = "" }, // the certificate is not for the address
+	} {
+		other := cfg
+		wrong(&other)
+		if err := run(t, newPublisher(t, other, memory), newHub()).wait(); err == nil {
+			t.Errorf("%s: it connects", change)
+		}
+	}
 	cfg.TLS.CAFile = ""
 	if err := run(t, newPublisher(t, cfg, memory), newHub()).wait(); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server that nobody vouches for: %v", err)
@@ -204,6 +236,7 @@ func TestDigest(t *testing.T) {
 		attempts <- attempt{a, m.line}
 		if a == "" {
 			return []string{m.reply("401 Unauthorized", `WWW-Authenticate: Digest realm="r", nonce="aka", algorithm=AKAv1-MD5, qop="auth"`,
+				`WWW-Authenticate: Digest realm="r", nonce="int", algorithm=SHA-512-256, qop="auth-int"`,
 				`WWW-Authenticate: Digest realm="r", nonce="sha", algorithm=SHA-256, qop="auth-int, auth"`,
 				`WWW-Authenticate: Digest realm="r", nonce="md5"`)}
 		}
@@ -454,5 +487,210 @@ func TestRemovalRepeated(t *testing.T) {
 				t.Errorf("%d publications, %d more removals, %d tags kept", published.Load(), len(removals), memory.size())
 			}
 		})
+	}
+}
+
+// A link that is closed while requests begin leaves no socket behind (TestMain looks).
+func TestLinkClosed(t *testing.T) {
+	t.Parallel()
+	server := packetServer(t, accept())
+	for range 50 {
+		l, err := openLink(t.Context(), server, target{"udp", netip.MustParseAddrPort(server)}, nil, quiet(t), func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		for range 10 {
+			group.Go(func() { _ = l.options(t.Context()) })
+		}
+		l.close()
+		group.Wait()
+		if err := l.options(t.Context()); err == nil {
+			t.Error("a closed link sends")
+		}
+	}
+}
+
+// A nonce that the server thinks too old is replaced, and counted from one.
+func TestStaleNonce(t *testing.T) {
+	t.Parallel()
+	good := accept()
+	seen := make(chan string, 10)
+	var nonces atomic.Int64
+	address := packetServer(t, func(m *message) []string {
+		a, want := m.header.Get("Authorization"), fmt.Sprintf(`nonce="n%d"`, nonces.Load())
+		_, count, _ := strings.Cut(a, "nc=")
+		if a != "" {
+			seen <- count[:8]
+		}
+		if nonces.Load() > 0 && strings.Contains(a, want) && count[:8] != "00000003" {
+			return good(m)
+		}
+		return []string{m.reply("401 Unauthorized", fmt.Sprintf(`WWW-Authenticate: Digest realm="r", nonce="n%d", stale=true, qop="auth"`, nonces.Add(1)))}
+	})
+	hub, memory := newHub(), newMemory()
+	cfg := testConfig(t, address)
+	cfg.User, cfg.PasswordFile = "u", password(t, "p")
+	p := run(t, newPublisher(t, cfg, memory), hub)
+	var tags []string
+	for _, a := range []presence.Availability{presence.Available, presence.Offline, presence.Available, presence.Offline} {
+		hub.tell("4750", a, presence.NoActivity)
+		tags = append(tags, memory.tag(t, tags...))
+	}
+	for i, want := range []string{"00000001", "00000002", "00000003", "00000001", "00000002"} {
+		if got := <-seen; got != want {
+			t.Errorf("request %d has nc=%s, want %s", i, got, want)
+		}
+	}
+	p.stop()
+	if s := p.Status(); len(s.Problems) != 0 {
+		t.Errorf("problems %v", s.Problems)
+	}
+}
+
+// What a server wants different from another, and a name that changes, are seen in
+// the next document at once.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	good := accept()
+	bodies := make(chan string, 10)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamServer(t, l, func(m *message) []string {
+		if m.body != "" {
+			bodies <- m.body
+		}
+		return good(m)
+	})
+	hub := newOffice(t, "ann")
+	hub.call("ann")
+	cfg := testConfig(t, l.Addr().String())
+	cfg.Transport = "tcp"
+	p := run(t, newPublisher(t, cfg, newMemory()), hub)
+	has := func(what string, with, without []string) {
+		t.Helper()
+		var body string
+		select {
+		case body = <-bodies:
+		case <-time.After(patience):
+			t.Fatalf("%s: nothing is published", what)
+		}
+		for _, part := range with {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s: no %s in\n%s", what, part, body)
+			}
+		}
+		for _, part := range without {
+			if strings.Contains(body, part) {
+				t.Errorf("%s: %s in\n%s", what, part, body)
+			}
+		}
+	}
+	old, cisco, name := "rpid-status", "urn:cisco", "display-name"
+	has("as usual", []string{"<basic>open", "rpid:on-the-phone"}, []string{old, cisco, name})
+	hub.named("ann", "Ann Example")
+	p.Review()
+	has("a name", []string{"Ann Example</ci:display-name>"}, nil)
+	cfg.DisplayName, cfg.Microsoft, cfg.Cisco = false, true, true
+	p.Reform(cfg, nil)
+	has("Microsoft and Cisco", []string{old, cisco}, []string{name})
+	cfg.Body, cfg.BusyBasic = "plain", "closed"
+	p.Reform(cfg, nil)
+	has("plain", []string{"<basic>closed", "On the phone"}, []string{old, cisco, name, "rpid"})
+	p.stop()
+}
+
+// The pace follows the number of publications, unless it is configured; one that is
+// too slow to keep them alive is told of.
+func TestPaceFollows(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	srv := newServer("h:1", &cfg)
+	for people, want := range map[int]float64{0: 50, 10000: 50, 100000: 418, 10000000: maxRate} {
+		srv.pubs = make(map[string]*entry, people)
+		for i := range min(people, 100000) {
+			srv.pubs[fmt.Sprint(i)] = nil
+		}
+		if people > 100000 {
+			srv.terms.granted = time.Second
+		}
+		srv.setPace(0)
+		if got := float64(srv.limiter.Limit()); got != want {
+			t.Errorf("%d people at %v a second, want %v", people, got, want)
+		}
+		srv.setPace(7)
+		if got := float64(srv.limiter.Limit()); got != 7 || srv.limiter.Burst() != 7 {
+			t.Errorf("at %v a second instead of 7", got)
+		}
+	}
+
+	a := newCompositor(t)
+	hub := newOffice(t, "1", "2", "3", "4")
+	cfg = tcpConfig(t, a)
+	cfg.Expires, cfg.Rate = 2*time.Second, 1
+	publisher := newPublisher(t, cfg, newMemory())
+	publisher.pauses.stop = time.Millisecond
+	p := run(t, publisher, hub)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !strings.Contains(p.Status().Detail, "set rate to 3 or more"); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("status %+v", p.Status())
+		}
+	}
+	p.stop()
+}
+
+// While many wait to be published, those who are there are changed and kept in turn
+// with them, and before them when they would end.
+func TestLanes(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	srv := newServer("h:1", &cfg)
+	now := epoch
+	add := func(entity string, dies time.Duration) {
+		e, err := srv.entry(entity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dies > 0 {
+			e.Inherit("t", now.Add(dies), now)
+		}
+		e.Want([]byte("x"), now)
+		srv.place(e)
+	}
+	add("sip:a@kept", 10*time.Minute)
+	add("sip:b@kept", 10*time.Minute)
+	for i := range 4 {
+		add(fmt.Sprintf("sip:%d@new", i), 0)
+	}
+	var got []string
+	for e := srv.due(now); e != nil; e = srv.due(now) {
+		srv.filled = e.lane == filling
+		if _, ok := e.Send(now); !ok {
+			t.Fatal("nothing to send")
+		}
+		srv.place(e)
+		got = append(got, e.uri.Host)
+	}
+	if want := []string{"new", "kept", "new", "kept", "new", "new"}; !slices.Equal(got, want) {
+		t.Errorf("in the order %q, want %q", got, want)
+	}
+	add("sip:c@kept", 30*time.Second)
+	add("sip:d@kept", 40*time.Second)
+	add("sip:9@new", 0)
+	for _, want := range []string{"kept", "kept", "new"} {
+		e := srv.due(now)
+		srv.filled = false
+		e.Send(now)
+		srv.place(e)
+		if e.uri.Host != want {
+			t.Errorf("%s before its time", e.entity)
+		}
+	}
+	if d := srv.idle(now, time.Hour); d != time.Hour {
+		t.Errorf("something is due in %v", d)
 	}
 }

@@ -32,6 +32,12 @@ import (
 // that is sent again would only be answered twice, since the test server has no
 // transactions.
 func TestMain(m *testing.M) {
+	if os.Getenv(serveAll) != "" {
+		if err := takeAll(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	sip.SetTimers(answerTime, sip.T2, sip.T4)
 	if address := os.Getenv(publishAt); address != "" {
 		publishUntilKilled(address)

@@ -38,6 +38,9 @@ const town = "load"
 // restart is the package whose benchmark restarts with a full store.
 const restart = "./aggregator/store"
 
+// publishing is the package whose benchmark keeps 100,000 publications alive.
+const publishing = "./bridges/sip"
+
 // result is a figure as it is written to bench.json.
 type result struct {
 	Figure string  `json:"figure"`
@@ -63,6 +66,8 @@ func figures() []figure {
 		{"core.restart_cpu_s", restart, "BenchmarkRestartMillion", "cpu-s", 1, "s", 0, ""},
 		{"aes.event_us", "./aes", "BenchmarkReceive", "ns/op", 1e-3, "µs", 50, ""},
 		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20, ""},
+		{"sip.keepalive_100k_core_share", publishing, "BenchmarkKeepAlive", "core-share", 1, "%", 25, ""},
+		{"sip.refresh_us", publishing, "BenchmarkKeepAlive", "cpu-us/refresh", 1, "µs", 0, ""},
 		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000, ""},
 		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000, ""},
 	}
@@ -81,7 +86,7 @@ func main() {
 	}
 }
 
-// How often each benchmark runs, and those that take long: the load program and the restart.
+// How often each benchmark runs, and those that take long: the load program, the restart, and the keeping alive.
 const runs, loads = 5, 3
 
 func run() error {
@@ -133,7 +138,7 @@ func run() error {
 func measure(pkg string) (out []byte, err error) {
 	if pkg != town {
 		count := runs
-		if pkg == restart {
+		if pkg == restart || pkg == publishing {
 			count = loads
 		}
 		return exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(count), pkg).Output() //nolint:gosec // packages of this repository
