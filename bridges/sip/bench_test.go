@@ -3,6 +3,7 @@ package sip
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -158,7 +159,9 @@ func BenchmarkKeepAlive(b *testing.B) {
 			b.Logf("problems %v", s.Problems)
 		}
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -223,10 +223,11 @@ func SplitAddress(address string) (host string, port uint16, err error) {
 		return strings.Trim(address, "[]"), 0, nil
 	}
 	if strings.Contains(address, ":") {
-		digits := ""
-		if host, digits, err = net.SplitHostPort(address); err != nil {
+		name, digits, err := net.SplitHostPort(address)
+		if err != nil {
 			return "", 0, err
 		}
+		host = name
 		number, err := strconv.ParseUint(digits, 10, 16)
 		if err != nil || number == 0 {
 			return "", 0, &net.AddrError{Err: "no port", Addr: address}

@@ -91,6 +91,13 @@ func (z *zone) set(lines ...string) {
 	z.lines, z.asked = lines, nil
 }
 
+// fail changes how it answers.
+func (z *zone) fail(change func()) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	change()
+}
+
 // queries gives what was asked of SRV and NAPTR since set.
 func (z *zone) queries() []string {
 	z.mu.Lock()
@@ -201,20 +208,36 @@ func TestLocate(t *testing.T) {
 		"IPv6":                {"2001:db8::7", "tcp", nil, "tcp [2001:db8::7]:5060", nil},
 		"IPv6, port":          {"[2001:db8::7]:9", "auto", nil, "udp [2001:db8::7]:9", nil},
 		"a port means no SRV": {"p1.example.test:5099", "tcp", slices.Concat(addresses, srv, naptr), "tcp 192.0.2.1:5099 tcp [2001:db8::1]:5099", nil},
-		"NAPTR for one transport": {"example.test", "udp", slices.Concat(addresses, srv, naptr),
-			"udp 192.0.2.1:5061 udp [2001:db8::1]:5061 udp 192.0.2.2:5062", []string{"NAPTR example.test", "SRV _sip._udp.example.test"}},
+		"NAPTR for one transport": {
+			"example.test", "udp", slices.Concat(addresses, srv, naptr),
+			"udp 192.0.2.1:5061 udp [2001:db8::1]:5061 udp 192.0.2.2:5062",
+			[]string{"NAPTR example.test", "SRV _sip._udp.example.test"},
+		},
 		"NAPTR chooses": {"example.test", "auto", slices.Concat(addresses, srv, naptr), "tcp 192.0.2.2:5070", []string{"NAPTR example.test", "SRV _sip._tcp.example.test"}},
-		"NAPTR leads to another domain": {"example.test", "tls", slices.Concat(addresses, srv, naptr, []string{elsewhere}),
-			"tls 192.0.2.1:5443 tls [2001:db8::1]:5443", []string{"NAPTR example.test", "SRV tls.elsewhere.test"}},
+		"NAPTR leads to another domain": {
+			"example.test", "tls", slices.Concat(addresses, srv, naptr, []string{elsewhere}),
+			"tls 192.0.2.1:5443 tls [2001:db8::1]:5443",
+			[]string{"NAPTR example.test", "SRV tls.elsewhere.test"},
+		},
 		"SRV without NAPTR": {"example.test", "tcp", slices.Concat(addresses, srv), "tcp 192.0.2.2:5070", []string{"NAPTR example.test", "SRV _sip._tcp.example.test"}},
-		"SRV without NAPTR, auto": {"example.test", "auto", slices.Concat(addresses, srv), "tcp 192.0.2.2:5070",
-			[]string{"NAPTR example.test", "SRV _sips._tcp.example.test", "SRV _sip._tcp.example.test"}},
-		"addresses alone": {"example.test", "auto", addresses, "udp 192.0.2.9:5060",
-			[]string{"NAPTR example.test", "SRV _sips._tcp.example.test", "SRV _sip._tcp.example.test", "SRV _sip._udp.example.test"}},
-		"the service is decidedly not there": {"example.test", "udp", slices.Concat(addresses, []string{"_sip._udp.example.test 60 SRV 0 0 0 ."}),
-			"error: there is no such service", []string{"NAPTR example.test", "SRV _sip._udp.example.test"}},
-		"one host of SRV has no address": {"example.test", "udp", slices.Concat(addresses, srv[:1], []string{"_sip._udp.example.test 60 SRV 1 0 5 gone.example.test"}),
-			"udp 192.0.2.2:5062", []string{"NAPTR example.test", "SRV _sip._udp.example.test"}},
+		"SRV without NAPTR, auto": {
+			"example.test", "auto", slices.Concat(addresses, srv), "tcp 192.0.2.2:5070",
+			[]string{"NAPTR example.test", "SRV _sips._tcp.example.test", "SRV _sip._tcp.example.test"},
+		},
+		"addresses alone": {
+			"example.test", "auto", addresses, "udp 192.0.2.9:5060",
+			[]string{"NAPTR example.test", "SRV _sips._tcp.example.test", "SRV _sip._tcp.example.test", "SRV _sip._udp.example.test"},
+		},
+		"the service is decidedly not there": {
+			"example.test", "udp", slices.Concat(addresses, []string{"_sip._udp.example.test 60 SRV 0 0 0 ."}),
+			"error: there is no such service",
+			[]string{"NAPTR example.test", "SRV _sip._udp.example.test"},
+		},
+		"one host of SRV has no address": {
+			"example.test", "udp", slices.Concat(addresses, srv[:1], []string{"_sip._udp.example.test 60 SRV 1 0 5 gone.example.test"}),
+			"udp 192.0.2.2:5062",
+			[]string{"NAPTR example.test", "SRV _sip._udp.example.test"},
+		},
 		"nothing": {"example.test", "udp", nil, "error: no such host", []string{"NAPTR example.test", "SRV _sip._udp.example.test"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -272,7 +295,8 @@ func TestLocateAgain(t *testing.T) {
 func TestQuery(t *testing.T) {
 	t.Parallel()
 	broken, z := newZone(t), newZone(t, "_sip._udp.example.test 60 SRV 0 0 5060 p1.example.test")
-	broken.refuse, z.cut = true, true
+	broken.fail(func() { broken.refuse = true })
+	z.fail(func() { z.cut = true })
 	n := names{servers: []string{broken.address, z.address}}
 	records, ttl, err := n.srv(t.Context(), "_sip._udp.example.test")
 	if err != nil || len(records) != 1 || records[0].host != "p1.example.test" || ttl != time.Minute {

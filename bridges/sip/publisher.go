@@ -724,8 +724,9 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 	case srv != s.servers[0]:
 		srv.drop()
 		srv.link = pr.link
-	case srv.back.IsZero(): // others wait for the same server, and are not to come all at once
-		srv.back = now.Add(s.pauses.comeback + rand.N(s.pauses.comeback/4+1))
+	case srv.back.IsZero():
+		jitter := rand.N(s.pauses.comeback/4 + 1) //nolint:gosec // others wait for the same server, and are not to come all at once
+		srv.back = now.Add(s.pauses.comeback + jitter)
 		pr.link.close()
 	case now.Before(srv.back):
 		pr.link.close()
