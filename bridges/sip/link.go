@@ -47,6 +47,7 @@ type link struct {
 	transactions *sip.TransactionLayer
 	withoutTCP   atomic.Bool
 	others       bool            // the server has more targets than this one
+	worked       bool            // a publication was accepted; of the publisher's loop
 	life         context.Context // ends with close
 	end          context.CancelFunc
 

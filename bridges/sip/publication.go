@@ -61,7 +61,7 @@ const (
 	fine      verdict = iota
 	refused           // this publication is not wanted by the server
 	malformed         // the answer breaks RFC 3903
-	failing           // the server does not work, and does not say how long: try another
+	failing           // the server does not work, for long or for who knows how long: try another
 	denied            // the credentials are wrong; all others will be denied too
 )
 
@@ -305,12 +305,14 @@ func (p *publication) judge(out *request, r *response, now time.Time) verdict {
 		p.back(r, now)
 		return fine
 	case r.code == 503:
-		if r.retryAfter > 0 {
-			p.back(r, now)
+		brief := r.retryAfter > 0 && r.retryAfter <= unavailable
+		if r.retryAfter == 0 {
+			r.retryAfter = unavailable
+		}
+		p.back(r, now)
+		if brief {
 			return fine
 		}
-		r.retryAfter = unavailable
-		p.back(r, now)
 		return failing
 	case r.code >= 500:
 		p.back(r, now)

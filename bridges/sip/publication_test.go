@@ -295,6 +295,11 @@ func TestPublication(t *testing.T) {
 			9 tick`, `
 			0 initial body=A expires=600
 			7 initial body=A expires=600`},
+		"503 with a long Retry-After": {`
+			0 want A
+			0 503 after=300 is=failing
+			299 tick`, `
+			0 initial body=A expires=600`},
 		"503 without": {`
 			0 want A
 			0 503 is=failing

@@ -406,7 +406,7 @@ func (s *session) activate(srv *server, l *link) {
 // over, another server, or the same target if it answers again; else the error ends
 // the Run.
 func (s *session) lost(ctx context.Context, srv *server, why error) error {
-	failed := srv.link.target
+	failed, worked := srv.link.target, srv.link.worked
 	srv.drop()
 	srv.doubtful = true
 	s.locator.forget(srv.address, srv.way.transport)
@@ -415,6 +415,9 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	if srv != s.active {
 		s.log.Warn("What a presence server holds cannot be removed yet", "server", srv.address, "error", why)
 		return nil
+	}
+	if worked { // else pauses grow while nothing but OPTIONS is answered
+		srv.revive(time.Now())
 	}
 	s.log.Warn("The presence server does not answer", "server", srv.address, "error", why)
 	s.board.set(func(b *presence.Status) { b.LastError, b.LastErrorAt = srv.address+": "+why.Error(), time.Now() })
@@ -526,6 +529,10 @@ func (s *session) dispatch(now time.Time) time.Duration {
 		if srv.link == nil {
 			continue
 		}
+		if rest := srv.rest[srv.link.target].Sub(now); rest > 0 {
+			wait = min(wait, rest)
+			continue
+		}
 		srv.setPace(s.cfg.Rate)
 		for srv.out < s.cfg.Outstanding { // else an answer comes first
 			e := srv.due(now)
@@ -628,6 +635,9 @@ func (s *session) take(a *answer) verdict {
 		s.board.unmonitored(a.entry.entity, fmt.Sprintf("the server answers %d", code))
 		s.log.Warn("The presence server does not take a publication", "server", a.server.address, "code", code, "problem", kind)
 	case code >= 500:
+		if r := a.response.retryAfter; code == 503 && r > 0 { // RFC 3261 section 21.5.4: of all requests
+			a.server.rest[a.link.target] = now.Add(min(r, longestPause))
+		}
 		s.board.notice("answers 5xx and 6xx")
 	case code == 412:
 		s.board.notice("entity-tags lost")
@@ -635,6 +645,7 @@ func (s *session) take(a *answer) verdict {
 			a.server.doubt(now)
 		}
 	case code >= 200 && code < 300:
+		a.link.worked = true
 		s.board.monitored(a.entry.entity)
 	}
 	return v
@@ -727,6 +738,9 @@ func (s *session) probed(ctx context.Context, pr *probe) error {
 	case srv.back.IsZero():
 		jitter := rand.N(s.pauses.comeback/4 + 1) //nolint:gosec // others wait for the same server, and are not to come all at once
 		srv.back = now.Add(s.pauses.comeback + jitter)
+		if rest := srv.rest[pr.link.target]; rest.After(srv.back) {
+			srv.back = rest
+		}
 		pr.link.close()
 	case now.Before(srv.back):
 		pr.link.close()

@@ -694,3 +694,81 @@ func TestLanes(t *testing.T) {
 		t.Errorf("something is due in %v", d)
 	}
 }
+
+// The server that says 503 for long is left alone so long, by everybody, and the other
+// one stands in; one that says it for a moment is waited for.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	a, b := newCompositor(t), newCompositor(t)
+	cfg := tcpConfig(t, a)
+	cfg.Secondary = b.address
+	publisher := watchful(newPublisher(t, cfg, newMemory()))
+	hub := newHub()
+	p := run(t, publisher, hub)
+	hub.tell("1", presence.Available, presence.NoActivity)
+	hub.tell("2", presence.Available, presence.NoActivity)
+	a.expect("initial 1", "initial 2")
+	a.refuse("503 Service Unavailable\r\nRetry-After: 1")
+	hub.tell("1", presence.Busy, presence.NoActivity)
+	awaitProblem(t, p.Publisher, "answers 5xx and 6xx")
+	began := time.Now()
+	a.refuse("")
+	hub.tell("2", presence.Busy, presence.NoActivity)
+	a.expect("modify 1", "modify 2")
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("asked again after %v", took)
+	}
+	a.refuse("503 Service Unavailable\r\nRetry-After: 3000")
+	hub.tell("1", presence.Available, presence.NoActivity)
+	b.expect("initial 1", "initial 2")
+	a.refuse("")
+	hub.tell("1", presence.Busy, presence.NoActivity)
+	b.expect("modify 1")
+	a.silent()
+	p.stop()
+	b.expect("remove 1", "remove 2")
+}
+
+// The first server is used again when it has answered for long enough, and not at the
+// same moment by all.
+func TestReturn(t *testing.T) {
+	t.Parallel()
+	server := packetServer(t, accept())
+	to := target{"udp", netip.MustParseAddrPort(server)}
+	cfg := testConfig(t, server)
+	cfg.Secondary = "127.0.0.1:1"
+	moments := map[time.Duration]bool{}
+	for range 20 {
+		p := newPublisher(t, cfg, newMemory())
+		s := &session{Publisher: p, life: t.Context(), active: p.servers[1]}
+		first := p.servers[0]
+		look := func() {
+			l, err := openLink(t.Context(), server, to, nil, p.log, p.board.notice)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.probed(t.Context(), &probe{server: first, link: l, fresh: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look()
+		wait := time.Until(first.back)
+		if wait < returnPause-time.Second || wait > returnPause*5/4 {
+			t.Errorf("back in %v", wait)
+		}
+		moments[wait.Round(time.Millisecond)] = true
+		look()
+		if s.active == first {
+			t.Error("used at once")
+		}
+		first.back = time.Now().Add(-time.Millisecond)
+		look()
+		if s.active != first {
+			t.Error("not used")
+		}
+		first.drop()
+	}
+	if len(moments) < 10 {
+		t.Errorf("only %d moments", len(moments))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -38,8 +39,9 @@ type server struct {
 	probing bool
 	back    time.Time // from when a server that is not in use will have answered for long enough; zero: it does not
 
-	doubtful bool      // it was away: what it holds is to be looked at
-	doubted  time.Time // when that was done last
+	rest     map[netip.AddrPort]time.Time // until when a target wants to be left alone (Retry-After)
+	doubtful bool                         // it was away: what it holds is to be looked at
+	doubted  time.Time                    // when that was done last
 }
 
 // The lanes of a server: what is there is to be kept and changed while many others are
@@ -50,7 +52,7 @@ const (
 )
 
 func newServer(address string, cfg *Config) *server {
-	return &server{address: address, terms: usualTerms(cfg.Expires), pubs: map[string]*entry{}, limiter: rate.NewLimiter(usualRate, usualRate)}
+	return &server{address: address, terms: usualTerms(cfg.Expires), pubs: map[string]*entry{}, rest: map[netip.AddrPort]time.Time{}, limiter: rate.NewLimiter(usualRate, usualRate)}
 }
 
 // An entry is a publication with what the publisher keeps about it.
@@ -143,18 +145,21 @@ func (s *server) idle(now time.Time, limit time.Duration) time.Duration {
 	return limit
 }
 
-// doubt has everything refreshed at the pace of the server, which may have forgotten
-// it. After the server was away, everything is to be wanted again, without a pause.
+// doubt has everything refreshed at the pace of the server, which may have forgotten it.
 func (s *server) doubt(now time.Time) {
-	s.doubted = now
+	s.doubted, s.doubtful = now, false
 	for _, e := range s.pubs {
-		if s.doubtful {
-			e.Orphan(now)
-		}
 		e.Doubt(now)
 		s.place(e)
 	}
-	s.doubtful = false
+}
+
+// revive ends the pauses of all publications; they are to be wanted again.
+func (s *server) revive(now time.Time) {
+	for _, e := range s.pubs {
+		e.Orphan(now)
+		s.place(e)
+	}
 }
 
 // answers says that the server did, just now.
