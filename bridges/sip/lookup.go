@@ -44,6 +44,7 @@ type located struct {
 	until   time.Time
 }
 
+// newLocator makes one that asks the name servers of the system.
 func newLocator() *locator { return &locator{found: map[string]located{}} }
 
 // find gives the targets of the server at address, which is as in Config.Address,
@@ -71,8 +72,13 @@ func (l *locator) find(ctx context.Context, address, transport string) ([]target
 	return targets, nil
 }
 
-// fresh tells whether find would give what it gave before.
+// fresh tells whether find would give what it gave before. An address with a port is
+// always fresh: what works of it is kept, because names of hosts may be given one
+// address of many, another each time.
 func (l *locator) fresh(address, transport string) bool {
+	if _, port, err := SplitAddress(address); err != nil || port != 0 {
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return time.Now().Before(l.found[transport+" "+address].until)
