@@ -55,7 +55,8 @@ func newZone(t *testing.T, lines ...string) *zone {
 			}
 			a := z.answer(buf[:n], true)
 			stray := slices.Clone(a)
-			stray[0] ^= 0xff // of another query
+			stray[0] ^= 0xff // of another query,
+			stray[3] = 5     // and refused
 			_, _ = conn.WriteTo(stray, from)
 			_, _ = conn.WriteTo(a, from)
 		}

@@ -129,6 +129,13 @@ func (e *compositor) refuse(status string) {
 	e.trouble = status
 }
 
+// forget is what a server does that is started anew.
+func (e *compositor) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.tags)
+}
+
 // expect waits for exactly these requests, in any order.
 func (e *compositor) expect(want ...string) {
 	e.t.Helper()

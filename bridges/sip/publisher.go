@@ -385,7 +385,7 @@ func (s *session) activate(srv *server, l *link) {
 	srv.link, srv.missed, srv.back, s.active = l, 0, time.Time{}, srv
 	srv.answers(now)
 	if old != srv {
-		s.log.Info("Publishing presence", "server", srv.address, "transport", srv.way.transport)
+		s.log.Info("Publishing presence", "server", srv.address, "network", l.network, "at", l.target)
 	}
 	for _, e := range srv.pubs {
 		if _, wanted := s.owners[e.entity]; !wanted && e.want != nil {

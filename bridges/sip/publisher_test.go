@@ -714,9 +714,12 @@ func TestRetryAfter(t *testing.T) {
 	began := time.Now()
 	a.refuse("")
 	hub.tell("2", presence.Busy, presence.NoActivity)
-	a.expect("modify 1", "modify 2")
+	first := <-a.events
 	if took := time.Since(began); took < 900*time.Millisecond {
-		t.Errorf("asked again after %v", took)
+		t.Errorf("%s after %v", first, took)
+	}
+	if second := <-a.events; first[:6] != "modify" || second[:6] != "modify" || first == second {
+		t.Errorf("%s, %s", first, second)
 	}
 	a.refuse("503 Service Unavailable\r\nRetry-After: 3000")
 	hub.tell("1", presence.Available, presence.NoActivity)
@@ -771,4 +774,22 @@ func TestReturn(t *testing.T) {
 	if len(moments) < 10 {
 		t.Errorf("only %d moments", len(moments))
 	}
+}
+
+// A server that was started anew, and does not show it but by a lost tag, gets
+// everybody again, and not only whose turn it is.
+func TestStartedAnew(t *testing.T) {
+	t.Parallel()
+	a := newCompositor(t)
+	hub := newHub()
+	p := run(t, newPublisher(t, tcpConfig(t, a), newMemory()), hub)
+	for _, id := range []presence.ID{"1", "2", "3"} {
+		hub.tell(id, presence.Available, presence.NoActivity)
+	}
+	a.expect("initial 1", "initial 2", "initial 3")
+	a.forget()
+	hub.tell("1", presence.Busy, presence.NoActivity)
+	a.expect("lost 1", "lost 2", "lost 3", "initial 1", "initial 2", "initial 3")
+	p.stop()
+	a.expect("remove 1", "remove 2", "remove 3")
 }
