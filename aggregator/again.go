@@ -9,7 +9,7 @@ func (h *Hub) Again(who ...presence.ID) {
 	if len(who) == 0 {
 		for _, s := range h.shards {
 			s.mu.Lock()
-			for _, r := range s.core.people {
+			for r := range s.core.people.all() {
 				s.remind(r)
 			}
 			s.mu.Unlock()
@@ -19,7 +19,7 @@ func (h *Hub) Again(who ...presence.ID) {
 	for _, id := range who {
 		s := h.shard(id)
 		s.mu.Lock()
-		if r := s.core.people[id]; r != nil {
+		if r := s.core.people.of(id); r != nil {
 			s.remind(r)
 		}
 		s.mu.Unlock()

@@ -11,8 +11,11 @@ import (
 // (a return), or whose return is held back. Few are: it is forgotten when it means
 // nothing any more.
 type restless struct {
+	r       *record
 	returns []instant // the last ones, at most FlapLimit of the policy
 	held    *held     // nil: what is decided is shown
+
+	before, after *restless // in the list of the core
 }
 
 // Held is a return that is held back.
@@ -23,10 +26,34 @@ type held struct {
 	often bool           // too often, not only too soon
 }
 
-// A turn is a return of somebody, in the order of time.
-type turn struct {
-	at instant
-	r  *record
+// returned lists those who have returns, by the time of the last one.
+type returned struct {
+	first, last *restless
+}
+
+// add puts q at the end.
+func (l *returned) add(q *restless) {
+	if q.before = l.last; q.before != nil {
+		q.before.after = q
+	} else {
+		l.first = q
+	}
+	l.last = q
+}
+
+// remove takes q out, where it is in.
+func (l *returned) remove(q *restless) {
+	if q.before != nil {
+		q.before.after = q.after
+	} else if l.first == q {
+		l.first = q.after
+	}
+	if q.after != nil {
+		q.after.before = q.before
+	} else if l.last == q {
+		l.last = q.before
+	}
+	q.before, q.after = nil, nil
 }
 
 // dampen makes s, which is decided about r, what shows of it. A change to an availability that is easier to reach
@@ -39,7 +66,7 @@ type turn struct {
 func (c *Core) dampen(r, was *record, s *presence.State) instant {
 	before := r.seen.availability()
 	waits := s.Availability.EasierThan(before) && before != presence.Unknown
-	if !waits && r.seen&seenRestless == 0 {
+	if !waits && r.restless == nil {
 		return 0
 	}
 	if r.seen&seenByHand != 0 || s.Why.ByHand() {
@@ -47,16 +74,21 @@ func (c *Core) dampen(r, was *record, s *presence.State) instant {
 		return 0
 	}
 	at := r.decided
-	q := c.restless[r].since(at - instant(c.decider.Policy().FlapWindow))
-	if !waits {
-		q.held = nil
-		c.keep(r, q)
-		return 0
+	if r.restless == nil {
+		r.restless = &restless{r: r}
 	}
-	until, often := c.heldUntil(r, q)
-	if until <= at {
+	q := r.restless
+	c.forget(q, at-instant(c.decider.Policy().FlapWindow))
+	until, often := c.heldUntil(q)
+	if !waits || until <= at {
 		q.held = nil
-		c.returned(r, q, at)
+		if waits {
+			c.count(q, at)
+		}
+		c.calm(at)
+		if len(q.returns) == 0 {
+			c.settle(r)
+		}
 		return 0
 	}
 	if q.held == nil {
@@ -66,14 +98,13 @@ func (c *Core) dampen(r, was *record, s *presence.State) instant {
 	}
 	q.held.until, q.held.often = until, often
 	q.held.over(s)
-	c.keep(r, q)
 	return until
 }
 
-// heldUntil gives until when a return of r is held back, and whether that is because
+// heldUntil gives until when a return is held back, and whether that is because
 // there were too many.
-func (c *Core) heldUntil(r *record, q restless) (until instant, often bool) {
-	until = r.since + instant(c.decider.Policy().MinDwell)
+func (c *Core) heldUntil(q *restless) (until instant, often bool) {
+	until = q.r.since + instant(c.decider.Policy().MinDwell)
 	if n := c.decider.Policy().FlapLimit; n > 0 && len(q.returns) == n {
 		if calm := q.returns[0] + instant(c.decider.Policy().FlapWindow); calm > until {
 			return calm, true
@@ -82,47 +113,50 @@ func (c *Core) heldUntil(r *record, q restless) (until instant, often bool) {
 	return until, false
 }
 
-// returned counts a return of r that shows, and forgets those whose time is over.
-func (c *Core) returned(r *record, q restless, at instant) {
+// count counts a return that shows.
+func (c *Core) count(q *restless, at instant) {
 	if n := c.decider.Policy().FlapLimit; n > 0 {
 		if len(q.returns) == n {
 			q.returns = q.returns[1:]
 		}
 		q.returns = append(q.returns, at)
-		c.turns = append(c.turns, turn{at, r})
+		c.returned.remove(q)
+		c.returned.add(q)
 	}
-	c.keep(r, q)
-	for begin := at - instant(c.decider.Policy().FlapWindow); len(c.turns) > 0 && c.turns[0].at <= begin; c.turns = c.turns[1:] {
-		if other := c.turns[0].r; other.seen&seenRestless != 0 {
-			c.keep(other, c.restless[other].since(begin))
+}
+
+// calm forgets those whose last return is over, at most stride of them, and tells
+// whether there are more.
+func (c *Core) calm(now instant) (more bool) {
+	begin := now - instant(c.decider.Policy().FlapWindow)
+	for range stride {
+		q := c.returned.first
+		if q == nil || q.returns[len(q.returns)-1] > begin {
+			return false
+		}
+		if c.forget(q, begin); q.held == nil {
+			c.settle(q.r)
 		}
 	}
+	return true
 }
 
-// since gives q without the returns until a moment.
-func (q restless) since(at instant) restless {
-	for len(q.returns) > 0 && q.returns[0] <= at {
+// forget drops the returns until a moment.
+func (c *Core) forget(q *restless, until instant) {
+	for len(q.returns) > 0 && q.returns[0] <= until {
 		q.returns = q.returns[1:]
 	}
-	return q
-}
-
-// keep makes q what is kept of r; if it says nothing, nothing is.
-func (c *Core) keep(r *record, q restless) {
-	if len(q.returns) == 0 && q.held == nil {
-		c.settle(r)
-		return
+	if len(q.returns) == 0 {
+		c.returned.remove(q)
 	}
-	r.seen |= seenRestless
-	c.restless[r] = q
 }
 
 // settle ends the damping of r: what is decided next shows at once, and nothing counts
 // against it.
 func (c *Core) settle(r *record) {
-	if r.seen&seenRestless != 0 {
-		r.seen &^= seenRestless
-		delete(c.restless, r)
+	if r.restless != nil {
+		c.returned.remove(r.restless)
+		r.restless = nil
 	}
 }
 
@@ -140,8 +174,11 @@ func (h *held) over(s *presence.State) {
 
 // heldBack puts into e, which is about r, what is held back, and makes its state the one that shows.
 func (c *Core) heldBack(r *record, e *presence.Explanation) {
-	h := c.restless[r].held
-	if h == nil || !e.State.Availability.EasierThan(h.shown.Availability) ||
+	if r.restless == nil || r.restless.held == nil {
+		return
+	}
+	h := r.restless.held
+	if !e.State.Availability.EasierThan(h.shown.Availability) ||
 		e.At.Before(h.since.time()) || !e.At.Before(h.until.time()) {
 		return
 	}

@@ -2,9 +2,7 @@ package aggregator
 
 import (
 	"container/heap"
-	"hash/maphash"
 	"slices"
-	"strings"
 	"time"
 
 	"presenced/aggregator/journal"
@@ -20,13 +18,10 @@ import (
 // the same moment. Only of the few who change all the time it holds what shows
 // until they are calm (see dampen).
 type Core struct {
-	decider *presence.Decider
-	people  map[presence.ID]*record
-	due     dueList
-
-	seed     maphash.Seed         // of fingerprints
-	restless map[*record]restless // those whom the policy dampens, or may soon
-	turns    []turn               // their returns, the oldest first
+	decider  *presence.Decider
+	people   people
+	due      dueList
+	returned returned // those who became easier to reach lately
 
 	taken  bool // whether the last report was, see Taken
 	noting bool // whether Notes are kept
@@ -39,28 +34,26 @@ type Core struct {
 }
 
 // A record is what the core knows of one person. There are millions of them: it is
-// to stay within 64 bytes.
+// to stay within 80 bytes.
 type record struct {
 	id       presence.ID
-	reports  packed  // at most one for each source and subject
-	decided  instant // the moment for which the state was decided; lapses are noted until then
+	reports  packed    // at most one for each source and subject
+	decided  instant   // the moment for which the state was decided; lapses are noted until then
+	seen     seen      // what was shown last
+	restless *restless // of whom the policy dampens, or may soon; nil: calm
 	since    instant
-	seen     seen   // what was shown last
-	revision uint32 // of that
+	revision uint32 // of what was shown last
 	place    int32  // in the due list, or one of those below
+	number   uint32 // that no other record of the hub has
 }
 
 // A seen is what a core remembers of the state that it showed last: its fingerprint,
-// availability and activity, whether it was set by hand, and whether the core keeps
-// something of the damping. Zero: nothing was shown.
+// availability and activity, and whether it was set by hand. Zero: nothing was shown.
 type seen uint64
 
 const (
-	seenFingerprint = 1<<48 - 1
-	seenState       = seenFingerprint | 0xFF<<48 | 0x1F<<56 | seenByHand | seenSomething
-	seenByHand      = 1 << 61
-	seenSomething   = 1 << 62
-	seenRestless    = 1 << 63
+	seenByHand    = 1 << 61
+	seenSomething = 1 << 62
 )
 
 func (s seen) availability() presence.Availability { return presence.Availability(s >> 48 & 0xFF) }
@@ -68,7 +61,7 @@ func (s seen) activity() presence.Activity         { return presence.Activity(s 
 
 // see gives what is remembered of s.
 func (c *Core) see(s *presence.State) seen {
-	v := seen(s.Fingerprint(c.seed)) | seen(s.Availability)<<48 | seen(s.Activity)<<56 | seenSomething
+	v := seen(s.Fingerprint(c.people.seed)) | seen(s.Availability)<<48 | seen(s.Activity)<<56 | seenSomething
 	if s.Why.ByHand() {
 		v |= seenByHand
 	}
@@ -83,31 +76,29 @@ const (
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{decider: policy.Decider(), people: map[presence.ID]*record{}, seed: maphash.MakeSeed(), restless: map[*record]restless{}}
+	return &Core{decider: policy.Decider(), people: newPeople()}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
 // are, and changed is false.
 func (c *Core) Enter(id presence.ID, now time.Time) (state presence.State, changed bool) {
-	if r := c.people[id]; r != nil {
+	if r := c.people.of(id); r != nil {
 		return c.shown(r), false
 	}
-	id = presence.ID(strings.Clone(string(id))) // a directory that is replaced is not to stay for its texts
-	r := &record{id: id, place: notDue}
-	c.people[id] = r
+	r := c.people.enter(id)
 	return c.decide(r, &record{}, nil, now, now)
 }
 
 // Leave forgets a person and gives the last state that watchers get.
 func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known bool) {
-	r := c.people[id]
+	r := c.people.of(id)
 	if r == nil {
 		return presence.State{}, false
 	}
 	c.schedule(r, 0)
 	c.settle(r)
-	delete(c.people, id)
-	r.reports, r.place = "", gone
+	c.people.leave(r)
+	r.reports = ""
 	r.since = instantOf(now)
 	r.revision++
 	c.note(journal.Entry{At: now, Kind: journal.Left, Person: id})
@@ -118,7 +109,7 @@ func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known
 // difference. A report about somebody unknown, or older than the one held, is
 // dropped. Notes keep the spans: the caller must not change them later.
 func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (state presence.State, changed bool) {
-	r := c.people[id]
+	r := c.people.of(id)
 	if c.taken = r != nil; !c.taken {
 		return presence.State{}, false
 	}
@@ -153,7 +144,7 @@ func (c *Core) Taken() bool { return c.taken }
 // of lost sources, until the sources speak again; since is kept where the state
 // still is what it was.
 func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.State, now time.Time) (state presence.State, changed bool) {
-	r := c.people[id]
+	r := c.people.of(id)
 	if r == nil {
 		return presence.State{}, false
 	}
@@ -174,7 +165,7 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 // once and expire after their grace. It gives the states that changed.
 func (c *Core) Lost(source string, now time.Time) []presence.State {
 	var changes []presence.State
-	for _, r := range c.people {
+	for r := range c.people.all() {
 		if s, changed := c.lose(r, source, now); changed {
 			changes = append(changes, s)
 		}
@@ -203,7 +194,7 @@ func (c *Core) lose(r *record, source string, now time.Time) (state presence.Sta
 // Keep drops the reports about a person whose subjects keep refuses, as when an
 // extension was given to somebody else.
 func (c *Core) Keep(id presence.ID, keep func(presence.Subject) bool, now time.Time) (state presence.State, changed bool) {
-	r := c.people[id]
+	r := c.people.of(id)
 	if r == nil {
 		return presence.State{}, false
 	}
@@ -255,7 +246,7 @@ func (c *Core) Next() time.Time {
 
 // State gives the state of a person.
 func (c *Core) State(id presence.ID) (presence.State, bool) {
-	if r := c.people[id]; r != nil {
+	if r := c.people.of(id); r != nil {
 		return c.shown(r), true
 	}
 	return presence.State{}, false
@@ -263,14 +254,14 @@ func (c *Core) State(id presence.ID) (presence.State, bool) {
 
 // Each calls f for the state of every person, in no order.
 func (c *Core) Each(f func(presence.State)) {
-	for _, r := range c.people {
+	for r := range c.people.all() {
 		f(c.shown(r))
 	}
 }
 
 // Reports gives what is held about a person.
 func (c *Core) Reports(id presence.ID) []presence.Report {
-	if r := c.people[id]; r != nil {
+	if r := c.people.of(id); r != nil {
 		reports, _ := r.reports.unpack(nil, nil)
 		return reports
 	}
@@ -280,7 +271,7 @@ func (c *Core) Reports(id presence.ID) []presence.Report {
 // Explain gives the reasoning about a person at a time, from the reports that are
 // held now.
 func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool) {
-	r := c.people[id]
+	r := c.people.of(id)
 	if r == nil {
 		return presence.Explanation{}, false
 	}
@@ -324,8 +315,8 @@ func (c *Core) stateOf(r *record, reports []presence.Report) (s presence.State) 
 		}
 	} else {
 		s, _ = c.decider.Decide(r.id, reports, r.decided.time())
-		if r.seen&seenRestless != 0 {
-			c.restless[r].held.over(&s)
+		if r.restless != nil {
+			r.restless.held.over(&s)
 		}
 	}
 	s.Since, s.Revision = r.since.time(), uint64(r.revision)
@@ -357,13 +348,13 @@ func (c *Core) decideAtOnce(r *record, reports []presence.Report, now time.Time)
 // show makes s what watchers see of r, and tells whether they see a difference; began
 // is when it begins, if it is something new.
 func (c *Core) show(r *record, s *presence.State, began time.Time) (changed bool) {
-	before, after := r.seen&seenState, c.see(s)
+	before, after := r.seen, c.see(s)
 	if changed = before != after; changed {
 		if after.availability() != before.availability() || after.activity() != before.activity() || r.since == 0 {
 			r.since = instantOf(began)
 		}
 		r.revision++
-		r.seen = r.seen&^seenState | after
+		r.seen = after
 	}
 	s.Since, s.Revision = r.since.time(), uint64(r.revision)
 	if changed && c.noting {

@@ -6,4 +6,19 @@ import "unsafe"
 const RecordSize = unsafe.Sizeof(record{})
 
 // Restless gives how many people the core keeps something of for the damping.
-func (c *Core) Restless() int { return len(c.restless) }
+func (c *Core) Restless() (n int) {
+	for r := range c.people.all() {
+		if r.restless != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Records gives how many records the hub has, used or not.
+func (h *Hub) Records() (n int) {
+	for _, s := range h.shards {
+		n += s.core.people.made
+	}
+	return n
+}

@@ -51,14 +51,18 @@ type shard struct {
 	core *Core
 	all  []*mailbox                 // watchers of everybody
 	some map[presence.ID][]*mailbox // watchers of one person
+	gone []*record                  // of those who left, not released yet
 	wake chan struct{}              // the time of core.Next may have changed
 }
 
 // NewHub makes a hub without people. recorder may be nil.
 func NewHub(policy *presence.Policy, recorder *Recorder, log *slog.Logger) *Hub {
 	h := &Hub{log: log, recorder: recorder, seed: maphash.MakeSeed()}
-	for range runtime.GOMAXPROCS(0) * 2 {
-		h.shards = append(h.shards, &shard{core: NewCore(policy), some: map[presence.ID][]*mailbox{}, wake: make(chan struct{}, 1)})
+	shards := runtime.GOMAXPROCS(0) * 2
+	for i := range shards {
+		s := &shard{core: NewCore(policy), some: map[presence.ID][]*mailbox{}, wake: make(chan struct{}, 1)}
+		s.core.people.first, s.core.people.step = uint32(i), uint32(shards) //nolint:gosec // there are not as many processors
+		h.shards = append(h.shards, s)
 	}
 	h.people.Store(&roll{directory.Empty(), make(chan struct{})})
 	if recorder != nil {
@@ -130,6 +134,9 @@ func (h *Hub) advance(s *shard) time.Duration {
 			h.announce(s, r, state)
 		}
 	}
+	if s.core.calm(instantOf(now)) {
+		return 0
+	}
 	next := s.core.Next()
 	if next.IsZero() {
 		return sweep
@@ -143,7 +150,7 @@ func (h *Hub) shard(id presence.ID) *shard {
 
 // deliver gives the state of somebody known to whoever watches; s.mu is held.
 func (h *Hub) deliver(s *shard, state presence.State) {
-	h.announce(s, s.core.people[state.Person], state)
+	h.announce(s, s.core.people.of(state.Person), state)
 }
 
 // announce is deliver for r, who may have left.
@@ -171,13 +178,16 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 	old := h.people.Swap(&roll{d, make(chan struct{})})
 	for _, s := range h.shards {
 		s.mu.Lock()
-		for id, r := range s.core.people {
+		s.release()
+		for r := range s.core.people.all() {
+			id := r.id
 			if d.Has(id) {
 				continue
 			}
 			reports := s.core.Reports(id)
 			state, _ := s.core.Leave(id, now)
 			h.announce(s, r, state)
+			s.gone = append(s.gone, r)
 			if h.recorder != nil {
 				h.recorder.forget(id, reports)
 			}
@@ -200,6 +210,19 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		h.unlock(s)
 	}
 	close(old.replaced)
+}
+
+// release gives back the records of those who left, but for those whose leaving some
+// watcher has not seen yet; s.mu is held.
+func (s *shard) release() {
+	s.gone = slices.DeleteFunc(s.gone, func(r *record) bool {
+		waits := func(m *mailbox) bool { return m.holds(r) }
+		if slices.ContainsFunc(s.all, waits) || slices.ContainsFunc(s.some[r.id], waits) {
+			return false
+		}
+		s.core.people.release(r)
+		return true
+	})
 }
 
 // Restore puts back what the recorder kept before a restart; the directory must
@@ -275,7 +298,7 @@ func (h *Hub) Strangers() uint64 { return h.strangers.Load() }
 func (h *Hub) Lost(source string, now time.Time) {
 	for _, s := range h.shards {
 		s.mu.Lock()
-		for _, r := range s.core.people {
+		for r := range s.core.people.all() {
 			if state, changed := s.core.lose(r, source, now); changed {
 				h.announce(s, r, state)
 			}
@@ -318,7 +341,7 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		for _, s := range h.shards {
 			s.mu.Lock()
 			s.all = append(s.all, m)
-			for _, r := range s.core.people {
+			for r := range s.core.people.all() {
 				m.put(r)
 			}
 			s.mu.Unlock()
@@ -335,7 +358,7 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		s := h.shard(id)
 		s.mu.Lock()
 		s.some[id] = append(s.some[id], m)
-		if r := s.core.people[id]; r != nil {
+		if r := s.core.people.of(id); r != nil {
 			m.put(r)
 		}
 		s.mu.Unlock()

@@ -10,10 +10,9 @@ import (
 // that time, so that a watcher who takes nothing costs a few bytes for each person.
 type mailbox struct {
 	mu      sync.Mutex
-	queue   queue // in the order in which they became news
-	waiting map[*record]struct{}
-	most    int           // how many waited since nobody did
-	wake    chan struct{} // holds a token while there may be news
+	queue   queue             // in the order in which they became news
+	waiting map[uint32]uint64 // who is in it: a bit for each number of a record, 64 for each key
+	wake    chan struct{}     // holds a token while there may be news
 }
 
 // A queue is a list of blocks: when it grows nothing is copied, and what was taken
@@ -61,16 +60,27 @@ func (q *queue) drop() {
 }
 
 func newMailbox() *mailbox {
-	return &mailbox{waiting: map[*record]struct{}{}, wake: make(chan struct{}, 1)}
+	return &mailbox{waiting: map[uint32]uint64{}, wake: make(chan struct{}, 1)}
+}
+
+// bit is where waiting tells of r.
+func bit(r *record) (key uint32, mask uint64) { return r.number / 64, 1 << (r.number % 64) }
+
+// holds tells whether r waits.
+func (m *mailbox) holds(r *record) bool {
+	key, mask := bit(r)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.waiting[key]&mask != 0
 }
 
 // put leaves word of a new state of r.
 func (m *mailbox) put(r *record) {
+	key, mask := bit(r)
 	m.mu.Lock()
-	if _, waits := m.waiting[r]; !waits {
-		m.waiting[r] = struct{}{}
+	if word := m.waiting[key]; word&mask == 0 {
+		m.waiting[key] = word | mask
 		m.queue.add(r)
-		m.most = max(m.most, len(m.waiting))
 	}
 	m.mu.Unlock()
 	select {
@@ -97,20 +107,15 @@ func (m *mailbox) first(ctx context.Context) (r *record, ok bool) {
 	return nil, false
 }
 
-// large is from how many people on the memory of an empty mailbox is given back.
-const large = 1000
-
 // drop takes out who is first.
 func (m *mailbox) drop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.waiting, m.queue.first())
+	key, mask := bit(m.queue.first())
 	m.queue.drop()
-	if len(m.waiting) > 0 {
-		return
+	if word := m.waiting[key] &^ mask; word != 0 {
+		m.waiting[key] = word
+	} else {
+		delete(m.waiting, key)
 	}
-	if m.most >= large {
-		m.waiting = map[*record]struct{}{}
-	}
-	m.most = 0
 }

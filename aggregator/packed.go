@@ -29,11 +29,13 @@ const (
 
 // appendReport packs one more report.
 func appendReport(b []byte, r *presence.Report) []byte {
-	subject := r.Subject.String()
 	var buf [512]byte
 	body := appendText(buf[:0], r.Source)
 	body = binary.AppendUvarint(body, uint64(len(r.Subject.Scheme)))
-	body = appendText(body, subject)
+	body = binary.AppendUvarint(body, uint64(len(r.Subject.Scheme)+len(":")+len(r.Subject.Value)))
+	subject := len(body)
+	body = append(append(append(body, r.Subject.Scheme...), ':'), r.Subject.Value...)
+	end := len(body)
 	body = appendTime(body, r.At, 0)
 	base := secondsOf(r.At)
 	body = appendTime(body, r.Doubted, base)
@@ -48,7 +50,7 @@ func appendReport(b []byte, r *presence.Report) []byte {
 		}
 		switch s.Contact {
 		case "":
-		case subject:
+		case string(body[subject:end]):
 			head |= packedOwn
 		default:
 			head |= packedContact

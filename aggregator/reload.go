@@ -14,12 +14,11 @@ const KindPolicy Kind = "policy"
 func (c *Core) SetPolicy(p *presence.Policy, now time.Time) []presence.State {
 	c.decider = p.Decider()
 	var changes []presence.State
-	for _, r := range c.people {
+	for r := range c.people.all() {
 		if s, changed := c.decideAtOnce(r, c.unpack(r), now); changed {
 			changes = append(changes, s)
 		}
 	}
-	c.turns = nil
 	return changes
 }
 
