@@ -18,6 +18,7 @@ type Explanation struct {
 	Sources    []Heard          `json:"sources"`    // every source that ever spoke of the person
 	Next       time.Time        `json:"next,omitzero"`
 	HeldBack   *HeldBack        `json:"held_back,omitempty"` // nil: State is what the rules decide
+	WasShown   *State           `json:"was_shown,omitempty"` // of the past: what watchers saw, where State is something else
 }
 
 // HeldBack is what the rules decide where something else still shows, because the
@@ -147,11 +148,11 @@ func windows(ws []Window) string {
 	return strings.Join(parts, " or ")
 }
 
-func (h *HeldBack) words() string {
-	if h.Activity == NoActivity {
-		return h.Availability.String()
+func words(a Availability, doing Activity) string {
+	if doing == NoActivity {
+		return a.String()
 	}
-	return h.Availability.String() + ", " + h.Activity.String()
+	return a.String() + ", " + doing.String()
 }
 
 // Text writes the explanation for people, times in the given zone.
@@ -159,10 +160,7 @@ func (e *Explanation) Text(zone *time.Location) string {
 	var b strings.Builder
 	clock := func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05") }
 	s := &e.State
-	fmt.Fprintf(&b, "%s is %s", e.Person, s.Availability)
-	if s.Activity != NoActivity {
-		fmt.Fprintf(&b, ", %s", s.Activity)
-	}
+	fmt.Fprintf(&b, "%s is %s", e.Person, words(s.Availability, s.Activity))
 	if names := s.Overlays.Names(); len(names) > 0 {
 		fmt.Fprintf(&b, " (%s)", strings.Join(names, ", "))
 	}
@@ -172,7 +170,10 @@ func (e *Explanation) Text(zone *time.Location) string {
 	}
 	fmt.Fprintf(&b, "  because of rule %s: %s\n", s.Why.Rule, s.Why.Title)
 	if h := e.HeldBack; h != nil {
-		fmt.Fprintf(&b, "  held back: would be %s by rule %s since %s; shows from %s, because %s\n", h.words(), h.Rule, clock(h.Since), clock(h.Until), h.Why)
+		fmt.Fprintf(&b, "  held back: would be %s by rule %s since %s; shows from %s, because %s\n", words(h.Availability, h.Activity), h.Rule, clock(h.Since), clock(h.Until), h.Why)
+	}
+	if was := e.WasShown; was != nil {
+		fmt.Fprintf(&b, "  shown then: %s by rule %s since %s; a change was held back, or the rules were others\n", words(was.Availability, was.Activity), was.Why.Rule, clock(was.Since))
 	}
 	if !e.Next.IsZero() {
 		fmt.Fprintf(&b, "  may change at %s\n", clock(e.Next))

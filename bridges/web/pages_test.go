@@ -360,3 +360,42 @@ func TestSources(t *testing.T) {
 		t.Errorf("healthz %d %s, want %s", rec.Code, got, want)
 	}
 }
+
+// While a change is held back the page says what shows on, what would, and until when;
+// the rule that decided is the one that is held back.
+func TestHeldBack(t *testing.T) {
+	w := newWorld(person("21042", "Marta Lindqvist", "21042"))
+	w.says("21042", "aes-cm1", span(presence.PhoneIdle, time.Now(), "tel:21042"))
+	e, _ := w.Explain("21042", time.Time{})
+	shown := presence.State{
+		Person: "21042", Availability: presence.Busy, Activity: presence.ActivityPhone, Class: presence.Busy.Class(),
+		Why: presence.Reason{Rule: "on-the-phone", Title: "In a call"},
+	}
+	w.set(shown)
+	w.heldBack = map[presence.ID]*presence.HeldBack{"21042": {
+		Availability: e.State.Availability, Activity: e.State.Activity, Rule: e.State.Why.Rule,
+		Since: time.Now().Add(-time.Second), Until: time.Now().Add(time.Minute), Why: "what is shown stays for 2m0s at least",
+	}}
+	s := newSite(w)
+	page := parse(t, get(t, s, "/people/21042").Body.String())
+	if got := text(page.class("because")[0]); got != "In a call still shows." {
+		t.Errorf("why: %q", got)
+	}
+	got := text(page.id(t, "held-back").Node)
+	if !strings.HasPrefix(got, "Phone idle decided available at ") || !strings.Contains(got, "which is held back: what is shown stays for 2m0s at least. It shows from ") {
+		t.Errorf("held back: %q", got)
+	}
+	fired := page.class("fired")
+	if got, want := text(fired[len(fired)-1]), number(len(e.Passed)+1)+" Phone idle Decided: available; it is held back"; got != want {
+		t.Errorf("the rule is %q, not %q", got, want)
+	}
+	if body := get(t, s, "/api/people/21042/explain").Body.String(); !strings.Contains(body, `"held_back": {`) {
+		t.Errorf("as JSON: %s", body)
+	}
+	w.rule("21042", presence.Access{Level: presence.LevelTelephony})
+	for _, target := range []string{"/people/21042", "/api/people/21042/explain"} {
+		if body := get(t, s, target).Body.String(); strings.Contains(body, "held-back") || strings.Contains(body, "held_back") {
+			t.Errorf("%s tells who may not know: %s", target, body)
+		}
+	}
+}

@@ -26,12 +26,26 @@ type personView struct {
 
 	Shown      string // how little is shown; empty: all that is not private
 	Rule       string
+	HeldBack   *heldBackView
+	WasShown   *shownView
 	Decider    *factView
 	Facts      []factView
 	Rules      []ruleView
 	Suppressed []ruleView
 	Channels   []channelView
 	Sources    []heardView
+}
+
+// A heldBackView is what the rules decide where something else still shows.
+type heldBackView struct {
+	Say, Rule, Why string
+	Since, Until   moment
+}
+
+// A shownView is what was shown in the past, where it was something else than the page says.
+type shownView struct {
+	Say, Rule string
+	Since     moment
 }
 
 type tag struct {
@@ -103,29 +117,22 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, code, &p)
 }
 
+// person gives who has an identifier.
 func (s *Site) person(id presence.ID) (presence.Person, bool) {
-	for _, p := range s.desk.People() {
-		if p.ID == id {
-			return p, true
-		}
-	}
-	return presence.Person{}, false
+	p, ok := s.desk.Person(presence.Subject{Scheme: "id", Value: string(id)})
+	return p, ok && p.ID == id
 }
 
 func personOf(p *presence.Person, e *reasoning, now time.Time, zone *time.Location) *personView {
 	at := func(t time.Time) moment { return momentOf(t, now, zone) }
 	st := &e.State
 	v := &personView{
-		PersonName: p.Name, Group: firstGroup(p), Groups: strings.Join(p.Groups, ", "), Look: lookOf(st),
+		PersonName: p.Name, Group: firstGroup(p), Groups: strings.Join(p.Groups, ", "), Look: lookOf(st), Say: sayOf(st),
 		Since: at(st.Since), Until: at(st.Until), Next: at(e.Next), At: at(e.At),
 		Phone: p.Address("tel"), Mail: p.Address("mail"), Chat: p.Address("jid"),
 		JSON: "/api" + personPath(p.ID) + "/explain", Now: personPath(p.ID), Rule: st.Why.Title, Shown: e.Shown,
 	}
 	v.GroupHref = address("/", url.Values{"group": {v.Group}})
-	v.Say = st.Availability.Words()
-	if text, _ := doing(st); text != "" {
-		v.Say += ", " + strings.ToLower(text[:1]) + text[1:]
-	}
 	if st.Availability == presence.Busy {
 		switch {
 		case phoneInUse(st.Channel(presence.Phone).State):
@@ -145,6 +152,18 @@ func personOf(p *presence.Person, e *reasoning, now time.Time, zone *time.Locati
 	v.heard(e, at)
 	return v
 }
+
+// sayOf gives a state in words.
+func sayOf(st *presence.State) string {
+	say := st.Availability.Words()
+	if text, _ := doing(st); text != "" {
+		say += ", " + lowered(text)
+	}
+	return say
+}
+
+// lowered gives words for the middle of a sentence.
+func lowered(words string) string { return strings.ToLower(words[:1]) + words[1:] }
 
 // reasons fills in the facts and the rules.
 func (v *personView) reasons(e *reasoning, at func(time.Time) moment) {
@@ -167,10 +186,19 @@ func (v *personView) reasons(e *reasoning, at func(time.Time) moment) {
 	for i, r := range e.Passed {
 		v.Rules = append(v.Rules, ruleView{No: number(i + 1), Name: sentence(r.Rule), Why: r.Why})
 	}
-	v.Rules = append(v.Rules, ruleView{
+	fired := ruleView{
 		No: number(len(e.Passed) + 1), Name: sentence(e.State.Why.Rule), Fired: true,
-		Why: e.State.Why.Title + ". Decided: " + strings.ToLower(v.Say[:1]) + v.Say[1:],
-	})
+		Why: e.State.Why.Title + ". Decided: " + lowered(v.Say),
+	}
+	if h := e.HeldBack; h != nil { // the facts and the rules are those of what is held back
+		would := presence.State{Availability: h.Availability, Activity: h.Activity}
+		v.HeldBack = &heldBackView{lowered(sayOf(&would)), sentence(h.Rule), h.Why, at(h.Since), at(h.Until)}
+		fired.Name, fired.Why = v.HeldBack.Rule, "Decided: "+v.HeldBack.Say+"; it is held back"
+	}
+	v.Rules = append(v.Rules, fired)
+	if was := e.WasShown; was != nil {
+		v.WasShown = &shownView{lowered(sayOf(was)), was.Why.Title, at(was.Since)}
+	}
 	for _, a := range e.Suppressed {
 		v.Suppressed = append(v.Suppressed, ruleView{Name: a.Activity.Words(), Why: a.Why})
 	}

@@ -26,6 +26,13 @@ func reasoned(e presence.Explanation, a presence.Access) reasoning {
 	}
 	if a.Level == presence.LevelFull && a.Calendar == presence.CalendarOpen {
 		e.State = view
+		if was := e.WasShown; was != nil {
+			e.WasShown = nil
+			if was.Why.Fact != presence.ManualOffline.String() || a.Own {
+				v := visible(*was, a)
+				e.WasShown = &v
+			}
+		}
 		e.Facts = slices.Clone(e.Facts)
 		for i := range e.Facts {
 			if h := &e.Facts[i]; h.Private {

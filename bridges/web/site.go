@@ -32,6 +32,9 @@ import (
 type Desk interface {
 	// People gives everyone in the directory, sorted by name.
 	People() []presence.Person
+	// Person gives who is known by that subject; one of the scheme id is the
+	// identifier.
+	Person(subject presence.Subject) (presence.Person, bool)
 	// States gives the current state of everyone, in any order.
 	States() []presence.State
 	// Explain gives the reasoning for one person at a moment; the zero time is
@@ -155,13 +158,12 @@ func (s *Site) Run(ctx context.Context, hub presence.Hub) error {
 
 // follow feeds what the hub says to the streams.
 func (s *Site) follow(ctx context.Context, hub presence.Hub) error {
-	var index personIndex
 	for state := range hub.Watch(ctx) {
 		if state.Why.Rule == presence.RuleRemoved {
 			s.feed.remove(state.Person)
 			continue
 		}
-		if p, ok := index.find(state.Person, s.desk, time.Now()); ok {
+		if p, ok := s.person(state.Person); ok {
 			s.feed.put(s.see(p, state))
 		}
 	}
@@ -169,29 +171,6 @@ func (s *Site) follow(ctx context.Context, hub presence.Hub) error {
 		return errors.New("the aggregator ended the watch of the pages")
 	}
 	return ctx.Err()
-}
-
-// A personIndex finds people by ID without asking the desk for everyone at each state.
-type personIndex struct {
-	people map[presence.ID]presence.Person
-	read   time.Time
-}
-
-// indexLife is how long a change of a name or a group may stay unnoticed.
-const indexLife = 2 * time.Second
-
-func (x *personIndex) find(id presence.ID, desk Desk, now time.Time) (presence.Person, bool) {
-	p, ok := x.people[id]
-	if ok && now.Sub(x.read) < indexLife {
-		return p, true
-	}
-	people := desk.People()
-	x.people, x.read = make(map[presence.ID]presence.Person, len(people)), now
-	for _, p := range people {
-		x.people[p.ID] = p
-	}
-	p, ok = x.people[id]
-	return p, ok
 }
 
 // Status tells where the pages are served, to how many viewers.

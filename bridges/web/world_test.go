@@ -32,6 +32,7 @@ type world struct {
 	rules    map[presence.ID]presence.Access // of the gate; everything, where nothing is said
 	then     map[presence.ID][]snapshot      // the earliest first
 	pastErr  error
+	heldBack map[presence.ID]*presence.HeldBack  // while the state that was set shows on
 	watchers map[chan struct{}]*[]presence.State // what each has yet to see
 }
 
@@ -148,6 +149,15 @@ func (w *world) join(p presence.Person) {
 	slices.SortFunc(w.people, func(a, b presence.Person) int { return strings.Compare(a.Name, b.Name) })
 }
 
+func (w *world) Person(subject presence.Subject) (presence.Person, bool) {
+	for _, p := range w.People() {
+		if subject == (presence.Subject{Scheme: "id", Value: string(p.ID)}) || slices.Contains(p.Subjects, subject) {
+			return p, true
+		}
+	}
+	return presence.Person{}, false
+}
+
 func (w *world) People() []presence.Person {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,7 +183,11 @@ func (w *world) Explain(id presence.ID, at time.Time) (presence.Explanation, boo
 	if at.IsZero() {
 		at = time.Now()
 	}
-	return w.policy.Explain(id, w.reports[id], at), true
+	e := w.policy.Explain(id, w.reports[id], at)
+	if h := w.heldBack[id]; h != nil {
+		e.State, e.HeldBack = w.states[id], h
+	}
+	return e, true
 }
 
 func (w *world) Health() []aggregator.Health {
@@ -217,8 +231,7 @@ func (w *world) Watch(ctx context.Context, _ ...presence.ID) iter.Seq[presence.S
 	}
 }
 
-func (w *world) Person(presence.Subject) (presence.Person, bool) { return presence.Person{}, false }
-func (w *world) Report(context.Context, presence.Report) error   { return nil }
+func (w *world) Report(context.Context, presence.Report) error { return nil }
 func span(f presence.Fact, from time.Time, contact string) presence.Span {
 	return presence.Span{Fact: f, From: from, Contact: contact}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"presenced/aggregator"
+	"presenced/aggregator/journal"
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web"
@@ -85,5 +89,62 @@ func TestNoHistory(t *testing.T) {
 	}
 	if _, err := a.ExplainAt(t.Context(), "alder", time.Now()); !errors.Is(err, web.ErrNotRemembered) {
 		t.Errorf("explain: %v", err)
+	}
+}
+
+// A pastLog is what a journal wrote, about one person.
+type pastLog [][]byte
+
+func (l *pastLog) Append(_ context.Context, _ string, value []byte) error {
+	*l = append(*l, value)
+	return nil
+}
+
+func (l *pastLog) Read(context.Context, string) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for _, value := range *l {
+			if !yield(value, nil) {
+				return
+			}
+		}
+	}
+}
+
+// While a change was held back, what was shown is not what the rules decide: the
+// explanation of that moment says so, and that of another one does not.
+func TestThePastHeldBack(t *testing.T) {
+	at := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
+	k := presence.DefaultSetting()
+	k.HangupLinger, k.FlapLimit = 0, 1
+	core := aggregator.NewCore(k.Policy())
+	core.Remember()
+	core.Enter("alder", at)
+	for i, fact := range []presence.Fact{presence.PhoneIdle, presence.PhoneConnected, presence.PhoneIdle, presence.PhoneConnected, presence.PhoneIdle} {
+		now := at.Add(time.Duration(10*i) * time.Second)
+		core.Accept("alder", presence.Report{
+			Source: "aes-hq", Subject: presence.Subject{Scheme: "tel", Value: "4750"}, At: now, Spans: []presence.Span{{Fact: fact, From: now}},
+		}, now)
+	}
+	core.Advance(at.Add(time.Hour), nil)
+	var log pastLog
+	j := journal.New(&log, quiet())
+	j.Note(core.Notes()...)
+	if err := j.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := &archive{entries: &log, hub: aggregator.NewHub(k.Policy(), nil, quiet()), log: quiet()}
+	for after, want := range map[time.Duration]string{
+		35 * time.Second: "",
+		45 * time.Second: "  shown then: busy, on-the-phone by rule on-the-phone since 2026-11-20 09:00:30; a change was held back, or the rules were others\n",
+		30 * time.Minute: "",
+	} {
+		e, err := a.ExplainAt(t.Context(), "alder", at.Add(after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := e.Text(time.UTC)
+		if (e.WasShown != nil) != (want != "") || !strings.Contains(text, want) {
+			t.Errorf("after %s, want %q:\n%s", after, want, text)
+		}
 	}
 }

@@ -100,8 +100,11 @@ func (a *archive) ExplainAt(ctx context.Context, id presence.ID, at time.Time) (
 		return presence.Explanation{}, fmt.Errorf("%w about %s before %s", web.ErrNotRemembered, id, at.Format(time.RFC3339))
 	}
 	e := a.hub.Policy().Explain(id, past.Reports(), at)
-	if e.State.Availability == past.Shown.Availability && e.State.Activity == past.Shown.Activity {
+	switch {
+	case e.State.Availability == past.Shown.Availability && e.State.Activity == past.Shown.Activity:
 		e.State.Since, e.State.Revision = past.Shown.Since, past.Shown.Revision
+	case past.Shown.Person != "":
+		e.WasShown = &past.Shown
 	}
 	return e, nil
 }
