@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"presenced/aggregator/presence"
 )
 
@@ -288,35 +290,48 @@ func (r *Recorder) restore(ctx context.Context, put func(presence.ID, []presence
 	return int(known.Load()), nil
 }
 
-// load reads everything, by the first part of the key.
+// load reads everything, by the first part of the key: both buckets at once, for each
+// is read by one goroutine after the other, from the disk to here.
 func (r *Recorder) load(ctx context.Context) (map[string]*kept, error) {
-	all := map[string]*kept{}
-	of := func(owner string) *kept {
-		k := all[owner]
-		if k == nil {
-			k = &kept{}
-			all[owner] = k
-		}
-		return k
-	}
-	err := r.states.Each(ctx, func(key string, data []byte) error {
-		of(key).state = data
-		return nil
+	states, all := map[string][]byte{}, map[string]*kept{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return r.states.Each(ctx, func(key string, data []byte) error {
+			states[key] = data
+			return nil
+		})
 	})
-	if err != nil {
+	g.Go(func() error {
+		return r.reports.Each(ctx, func(key string, data []byte) error {
+			owner, _, _ := strings.Cut(key, ".")
+			k := all[owner]
+			if k == nil {
+				k = &kept{reports: make([]keptReport, 0, usual)}
+				all[owner] = k
+			}
+			k.reports = slices.DeleteFunc(k.reports, func(older keptReport) bool { return older.key == key })
+			if data != nil {
+				k.reports = append(k.reports, keptReport{key, data})
+			}
+			return nil
+		})
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	err = r.reports.Each(ctx, func(key string, data []byte) error {
-		owner, _, _ := strings.Cut(key, ".")
-		k := of(owner)
-		k.reports = slices.DeleteFunc(k.reports, func(older keptReport) bool { return older.key == key })
-		if data != nil {
-			k.reports = append(k.reports, keptReport{key, data})
+	for owner, data := range states {
+		if k := all[owner]; k != nil {
+			k.state = data
+		} else {
+			all[owner] = &kept{state: data}
 		}
-		return nil
-	})
-	return all, err
+	}
+	return all, nil
 }
+
+// usual is how many reports there are about a person, mostly: of a phone, a calendar,
+// automatic replies and a client.
+const usual = 4
 
 // decode gives what is kept about one person; ok is false where nothing of it can be read.
 func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []presence.Report, state presence.State, ok bool) {
@@ -334,6 +349,7 @@ func (r *Recorder) decode(owner string, k *kept) (id presence.ID, reports []pres
 		}
 	}
 	name, err := keyAlphabet.DecodeString(owner)
+	reports = make([]presence.Report, 0, len(k.reports))
 	for _, old := range k.reports {
 		var rep presence.Report
 		err := err

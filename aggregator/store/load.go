@@ -42,13 +42,15 @@ func (b *Bucket) Load(ctx context.Context) (map[string][]byte, error) {
 // is left out: the files are copied to the folder "broken", the bucket is made anew
 // of what could be read, and Err says so.
 func (b *Bucket) Each(ctx context.Context, f func(key string, value []byte) error) error {
+	n := 0
 	stalled, err := b.read(ctx, b.prefix, func(key string, value []byte) error {
+		n++
 		return f(strings.TrimPrefix(key, b.prefix), value)
 	})
 	if err != nil {
 		return b.wrap("load", "", err)
 	}
-	if stalled {
+	if stalled && (b.prefix != "" || n < b.size(ctx)) { // else all came, only slowly
 		b.store.mend(ctx, b.name)
 	}
 	return nil
