@@ -273,3 +273,42 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("hours: %+v", got.Hours)
 	}
 }
+
+// Where something else was shown than the rules decide, the page and the answer say
+// what, to who may see it: no contact, nor that somebody hid.
+func TestWasShown(t *testing.T) {
+	for _, tt := range []struct {
+		fact presence.Fact // because of which it was shown
+		a    presence.Access
+		told bool
+	}{
+		{presence.PhoneConnected, presence.Everyone(), true},
+		{presence.PhoneConnected, presence.Access{Level: presence.LevelTelephony}, false},
+		{presence.ManualOffline, presence.Everyone(), false},
+	} {
+		w, noon := remembered()
+		w.rules["7"] = tt.a
+		shown := &w.then["7"][1].state
+		shown.Availability, shown.Activity, shown.Since = presence.Busy, presence.ActivityPhone, noon
+		shown.Why = presence.Reason{Rule: "on-the-phone", Title: "In a call", Fact: tt.fact.String()}
+		shown.Channels[presence.Phone].Contact = "tel:secret"
+		s := newSite(w)
+		at := "?at=" + url.QueryEscape(noon.Add(11*time.Minute).Format(time.RFC3339))
+		page, answer := get(t, s, "/people/7"+at).Body.String(), get(t, s, "/api/people/7/explain"+at).Body.String()
+		if told := strings.Contains(page, `id="was-shown"`); told != tt.told {
+			t.Errorf("%s, %+v: the page tells: %v", tt.fact, tt.a, told)
+		}
+		if told := strings.Contains(answer, `"was_shown"`); told != tt.told {
+			t.Errorf("%s, %+v: the answer tells: %v", tt.fact, tt.a, told)
+		}
+		if strings.Contains(page+answer, "secret") {
+			t.Error("the contact of then is told")
+		}
+		if !tt.told {
+			continue
+		}
+		if got := text(parse(t, page).id(t, "was-shown").Node); !strings.HasPrefix(got, "Shown then was busy, on the phone , by In a call , since ") {
+			t.Errorf("the page says %q", got)
+		}
+	}
+}

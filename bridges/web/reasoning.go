@@ -30,6 +30,7 @@ func reasoned(e presence.Explanation, a presence.Access) reasoning {
 			e.WasShown = nil
 			if was.Why.Fact != presence.ManualOffline.String() || a.Own {
 				v := visible(*was, a)
+				v.Channels = presence.State{}.Channels // whose contacts may be of a private entry of then
 				e.WasShown = &v
 			}
 		}

@@ -136,7 +136,11 @@ func (w *world) ExplainAt(_ context.Context, id presence.ID, at time.Time) (pres
 	defer w.mu.Unlock()
 	for _, t := range slices.Backward(w.then[id]) {
 		if !t.at.After(at) {
-			return w.policy.Explain(id, t.reports, at), w.pastErr
+			e := w.policy.Explain(id, t.reports, at)
+			if t.state.Availability != e.State.Availability {
+				e.WasShown = &t.state
+			}
+			return e, w.pastErr
 		}
 	}
 	return presence.Explanation{}, fmt.Errorf("%w about %s", ErrNotRemembered, id)
