@@ -613,6 +613,7 @@ func TestPaceFollows(t *testing.T) {
 		for i := range min(people, 100000) {
 			srv.pubs[fmt.Sprint(i)] = nil
 		}
+		srv.terms.granted = cfg.Expires
 		if people > 100000 {
 			srv.terms.granted = time.Second
 		}
