@@ -41,6 +41,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/xmpp", nil},
 		{"presenced/bridges/web", []string{"presenced/aggregator", "presenced/aggregator/directory", "presenced/aggregator/journal"}},
 		{"presenced/bridges/web/certificate", nil},
+		{"presenced/bridges/web/signin", nil},
 		{"presenced/fixtures/sim/simaes", []string{"presenced/aes/csta", "presenced/fixtures/sim/..."}},
 		{"presenced/fixtures/sim/simexchange", []string{"presenced/fixtures/sim/..."}},
 		{"presenced/fixtures/sim/simdomino", []string{"presenced/fixtures/sim/..."}},
