@@ -8,3 +8,9 @@ func (d *Desk) Cheapen() {
 
 // SafeNext is safeNext.
 func SafeNext(next string) string { return safeNext(next) }
+
+// Hurry has a refusal take no longer than it takes.
+func (d *Desk) Hurry() { d.patience = 0 }
+
+// Amnesty forgets all attempts.
+func (d *Desk) Amnesty() { d.limits = newLimiter() }
