@@ -177,6 +177,8 @@ func (t *accounts) put(ctx context.Context, a *Account) error {
 	if err != nil {
 		return fmt.Errorf("keep the account %s: %w", a.ID(), err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	if err := t.memory.Put(ctx, hex.EncodeToString([]byte(a.ID())), data); err != nil {
 		return fmt.Errorf("keep the account %s: %w", a.ID(), err)
 	}
@@ -188,6 +190,8 @@ func (t *accounts) put(ctx context.Context, a *Account) error {
 
 // remove forgets a; it counts when it is durable. The caller holds changing.
 func (t *accounts) remove(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	if err := t.memory.Delete(ctx, hex.EncodeToString([]byte(id))); err != nil {
 		return fmt.Errorf("remove the account %s: %w", id, err)
 	}

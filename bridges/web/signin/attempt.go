@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -54,9 +55,11 @@ func (d *Desk) attempt(ctx context.Context, typed, password string, from netip.A
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if !errors.Is(err, errRefused) {
-		d.deps.Log.WarnContext(ctx, "somebody could not sign in", "error", err)
+	level := slog.LevelWarn
+	if errors.Is(err, errRefused) {
+		level = slog.LevelInfo
 	}
+	d.deps.Log.Log(ctx, level, "somebody could not sign in", "error", err)
 	d.failed(ctx, user, from, "")
 	if d.ldap != nil { // a server takes another time than a hash: both look the same from outside
 		hold := time.NewTimer(d.patience - time.Since(began))
@@ -74,7 +77,7 @@ func (d *Desk) attempt(ctx context.Context, typed, password string, from netip.A
 // shown to a server.
 func (d *Desk) match(ctx context.Context, user, password string) (*Account, error) {
 	if password == "" || len(password) > maxPassword || !utf8.ValidString(password) {
-		password = "" // fits no hash, for none is made of it; and not LDAP, where it would bind as nobody
+		password = "" // of which no hash is made, and which ldapBind refuses
 	}
 	leave, err := d.turn(ctx)
 	if err != nil {
@@ -95,7 +98,7 @@ func (d *Desk) match(ctx context.Context, user, password string) (*Account, erro
 			return nil, errRefused
 		}
 	}
-	if d.ldap == nil || user == "" || password == "" {
+	if d.ldap == nil || user == "" {
 		return nil, errRefused
 	}
 	f, err := d.ldap.find(ctx, user, password)
@@ -112,14 +115,13 @@ func (d *Desk) renew(ctx context.Context, a *Account, password string) *Account 
 	if !a.Hash.weaker(d.cost) {
 		return a
 	}
-	h := newHash(password, d.cost)
 	d.accounts.changing.Lock()
 	defer d.accounts.changing.Unlock()
 	if d.accounts.find(a.ID()) != a { // changed meanwhile
 		return a
 	}
 	b := *a
-	b.Hash = &h
+	b.Hash = d.hash(password)
 	if err := d.accounts.put(ctx, &b); err != nil {
 		d.deps.Log.WarnContext(ctx, "a stronger hash of a password could not be kept; the next sign-in tries again", "account", a.ID(), "error", err)
 		return a

@@ -155,6 +155,17 @@ func TestRealLDAP(t *testing.T) {
 	}
 }
 
+// A name that is put into a DN stays one value of it.
+func TestNameInDN(t *testing.T) {
+	cfg := ldapSettings(t, slapd(t))
+	cfg.Local, cfg.LDAP.DN = false, "uid={name}"
+	w := newWorld(t, cfg)
+	w.desk.Hurry()
+	if a := w.browse().post("/signin", url.Values{"user": {"anna,dc=example,dc=com"}, "password": {password}}); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the name brought its own DN: %s", a.Status)
+	}
+}
+
 // The password of a local account is not shown to the server; while that is not there,
 // local accounts sign in, and others are told the same as ever.
 func TestLDAPIsDown(t *testing.T) {

@@ -116,7 +116,7 @@ func (d *Desk) own(next http.HandlerFunc) http.HandlerFunc {
 // safeNext gives where to go after a sign-in: a path of this site, and whatever else
 // is asked for becomes the start.
 func safeNext(next string) string {
-	if len(next) > 1024 || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") {
+	if len(next) > 1024 || !strings.HasPrefix(next, "/") {
 		return "/"
 	}
 	for _, b := range []byte(next) { // browsers read \ as /, and leave out tabs and line ends

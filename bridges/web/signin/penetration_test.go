@@ -204,7 +204,7 @@ func TestOversizedBodies(t *testing.T) {
 var nexts = []string{
 	"https://evil.example/", "//evil.example/", `/\evil.example`, `\\evil.example`, "/\t/evil.example", "\t//evil.example", "/\r\nSet-Cookie: presenced=x",
 	"/x\nLocation: https://evil.example", "javascript:alert(1)", "evil.example", "", "/%zz", "/..//evil.example\\", "///evil.example", "/%5c/evil.example",
-	"/signin?next=/signin", "/signin/oidc", "/signout", "/" + strings.Repeat("x", 2000), "/\u202eevil", "http:/evil.example", "?x", "@evil.example",
+	"/signin?next=/signin", "/signin/oidc", "/signout", "/" + strings.Repeat("x", 2000), "/\u202eevil", "http:/evil.example", "?x", "@evil.example", `/x?\evil.example`, "/%2f/evil.example",
 }
 
 func TestOpenRedirect(t *testing.T) {

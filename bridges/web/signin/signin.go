@@ -270,9 +270,7 @@ func (d *Desk) add(ctx context.Context, by By, n NewAccount) (*Account, error) {
 	if d.accounts.find(a.ID()) != nil {
 		return nil, fmt.Errorf("%s: %w", user, ErrAccount)
 	}
-	if a.Hash, err = d.hash(ctx, n.Password); err != nil {
-		return nil, err
-	}
+	a.Hash = d.hash(n.Password)
 	if err := d.deps.Audit(ctx, Note{by.Who, by.From, "account added", a.ID(), a.Role.String()}); err != nil {
 		return nil, err
 	}
@@ -282,13 +280,13 @@ func (d *Desk) add(ctx context.Context, by By, n NewAccount) (*Account, error) {
 // SetPassword gives a local account a new password and ends its sessions, not its
 // tokens; ErrNoAccount.
 func (d *Desk) SetPassword(ctx context.Context, by By, user, password string) error {
-	return d.change(ctx, by, user, "account password set", func(a *Account) (err error) {
+	return d.change(ctx, by, user, "account password set", func(a *Account) error {
 		if err := checkPassword(a.User, password); err != nil {
 			return err
 		}
-		a.Hash, err = d.hash(ctx, password)
+		a.Hash = d.hash(password)
 		a.Epoch++
-		return err
+		return nil
 	})
 }
 
@@ -381,15 +379,11 @@ func (d *Desk) lastLocal() bool {
 	return d.accounts.administrators(func(a *Account) bool { return a.Via == ViaLocal }) < 2
 }
 
-// hash takes a turn: hashes take memory.
-func (d *Desk) hash(ctx context.Context, password string) (*hash, error) {
-	leave, err := d.turn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
+// hash needs no turn: the caller holds accounts.changing, so that there is one at a
+// time; and who has a turn may wait for that.
+func (d *Desk) hash(password string) *hash {
 	h := newHash(password, d.cost)
-	return &h, nil
+	return &h
 }
 
 func (d *Desk) turn(ctx context.Context) (leave func(), err error) {

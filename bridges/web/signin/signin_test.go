@@ -335,6 +335,9 @@ func TestFirstLink(t *testing.T) {
 		if code := use(token, password).Code; code != http.StatusForbidden {
 			t.Errorf("the link a second time: %d", code)
 		}
+		if code := serve(w, site, http.MethodGet, "/signin/first?token="+token, "10.0.0.1", "", nil).Code; code != http.StatusForbidden {
+			t.Errorf("the form a second time: %d", code)
+		}
 		if _, err := w.desk.FirstLink(); !errors.Is(err, signin.ErrAdministrator) {
 			t.Errorf("a link though there is an administrator: %v", err)
 		}

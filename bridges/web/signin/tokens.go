@@ -138,6 +138,8 @@ func (t *tokens) put(ctx context.Context, one *Token) error {
 	if err != nil {
 		return fmt.Errorf("keep the token %s: %w", one.ID(), err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	if err := t.memory.Put(ctx, one.key.String(), data); err != nil {
 		return fmt.Errorf("keep the token %s: %w", one.ID(), err)
 	}
@@ -164,6 +166,8 @@ func (t *tokens) remove(ctx context.Context, k key) error {
 		was.Expires = time.Time{} // over, and tried again by the next flush
 	}
 	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	if err := t.memory.Delete(ctx, k.String()); err != nil {
 		return fmt.Errorf("revoke the token %s: it is refused from now on, but may come back if the service restarts before the store is there again: %w", k.public(), err)
 	}
