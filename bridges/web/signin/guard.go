@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,7 +21,7 @@ const maxBody = 1 << 20
 // in: Require does.
 //
 // A token is taken from the header Authorization only (RFC 6750 section 2.1), and then
-// cookies say nothing.
+// cookies say nothing. Another scheme there is for a proxy before the page.
 func (d *Desk) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > maxBody {
@@ -30,7 +31,7 @@ func (d *Desk) Guard(next http.Handler) http.Handler {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		var who Identity
-		if len(r.Header.Values("Authorization")) > 0 {
+		if bearing(r) {
 			var ok bool
 			if who, ok = d.bearer(r); !ok {
 				w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
@@ -70,7 +71,15 @@ func (d *Desk) Require(p Permission, next http.Handler) http.Handler {
 
 // page tells whether a browser asks for something to show.
 func page(r *http.Request) bool {
-	return strings.Contains(r.Header.Get("Accept"), "text/html") && r.Header.Get("Authorization") == ""
+	return strings.Contains(r.Header.Get("Accept"), "text/html") && !bearing(r)
+}
+
+// bearing tells whether a request comes with an API token, good or not.
+func bearing(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header.Values("Authorization"), func(value string) bool {
+		scheme, _, _ := strings.Cut(value, " ")
+		return strings.EqualFold(scheme, "Bearer")
+	})
 }
 
 func fail(w http.ResponseWriter, code int, text string) {
@@ -80,16 +89,16 @@ func fail(w http.ResponseWriter, code int, text string) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": text})
 }
 
-// bearer gives who the API token of a request belongs to; ok is false where the
-// header holds anything but one good token.
+// bearer gives who the API token of a request that is bearing belongs to; ok is
+// false where the header holds anything but one good token.
 func (d *Desk) bearer(r *http.Request) (who Identity, ok bool) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
 		return Identity{}, false
 	}
-	scheme, text, _ := strings.Cut(values[0], " ")
+	_, text, _ := strings.Cut(values[0], " ")
 	k, ok := parseToken(text)
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	if !ok {
 		return Identity{}, false
 	}
 	token, ok := d.tokens.find(k, time.Now())

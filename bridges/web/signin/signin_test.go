@@ -450,6 +450,9 @@ func TestMine(t *testing.T) {
 			}
 		}
 	}
+	if w.told("token revoked") > 0 {
+		t.Error("the trail says what was not done")
+	}
 	if a := b.post("/me/tokens/revoke", url.Values{"id": {ids[2][1]}}); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("revoke: %s", a.Status)
 	}
