@@ -6,6 +6,9 @@ func (d *Desk) Cheapen() {
 	d.decoy.cost = d.cost
 }
 
+// Harden takes back Cheapen.
+func (d *Desk) Harden() { d.cost = newCost() }
+
 // SafeNext is safeNext.
 func SafeNext(next string) string { return safeNext(next) }
 

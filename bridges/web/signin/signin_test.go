@@ -415,6 +415,47 @@ func TestAccountChanges(t *testing.T) {
 	}
 }
 
+// A way to sign in that is turned off ends what came of it.
+func TestTurnedOff(t *testing.T) {
+	w := newWorld(t, settings())
+	b := w.browse()
+	session := b.signIn("anna")
+	token := b.token("read:states")
+	off := settings()
+	off.Local = false
+	w.open(off)
+	if code := serve(w, w.site(), http.MethodGet, "/", "10.0.0.1", session, nil).Code; code == 200 {
+		t.Error("a session of a local account")
+	}
+	if a := w.browse().get("/", "Authorization", "Bearer "+token); a.StatusCode != 401 {
+		t.Errorf("a token of a local account: %s", a.Status)
+	}
+	if a := w.browse().post("/signin", url.Values{"user": {"anna"}, "password": {password}}); a.StatusCode != 403 {
+		t.Errorf("a sign-in: %s", a.Status)
+	}
+	if _, err := w.desk.FirstLink(); err == nil {
+		t.Error("a link to make a local account")
+	}
+}
+
+// A hash that costs too little by now is made anew with the next sign-in, which
+// does not wait for the store to be there.
+func TestStrongerHash(t *testing.T) {
+	w := newWorld(t, settings())
+	w.desk.Harden()
+	w.accounts.becomes(true)
+	w.browse().signIn("anna")
+	w.accounts.becomes(false)
+	if strings.Contains(w.accounts.all(), "m=19456") {
+		t.Fatal("it costs that already")
+	}
+	w.browse().signIn("anna")
+	if all := w.accounts.all(); strings.Count(all, "m=19456,t=2,p=1") != 1 {
+		t.Error(all)
+	}
+	w.browse().signIn("anna")
+}
+
 func TestNoMoreThanTwentySessions(t *testing.T) {
 	w := newWorld(t, settings())
 	first := w.browse()
