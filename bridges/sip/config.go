@@ -1,10 +1,10 @@
 package sip
 
 import (
-	"regexp"
 	"time"
 
 	"presenced/bridges/pidf"
+	"presenced/bridges/sip/entity"
 	"presenced/internal/config"
 	"presenced/internal/secret"
 	"presenced/internal/trust"
@@ -69,14 +69,8 @@ func (c *Config) Check() []config.Problem {
 	default:
 		wrong("transport", "%q is none of udp, tcp, tls, auto", c.Transport)
 	}
-	if !placeholder.MatchString(c.Entity) {
-		wrong("entity", "%q names no subject of a person: want something like sip:{tel}@example.com", c.Entity)
-	} else if _, err := parseEntity(placeholder.ReplaceAllString(c.Entity, "a")); err != nil {
-		if _, err := parseEntity(placeholder.ReplaceAllString(c.Entity, "sip:a@example.com")); err != nil {
-			if _, err := parseEntity(placeholder.ReplaceAllString(c.Entity, "a@example.com")); err != nil {
-				wrong("entity", "%q does not make a SIP address: want something like sip:{tel}@example.com", c.Entity)
-			}
-		}
+	if err := entity.CheckTemplate(c.Entity); err != nil {
+		wrong("entity", "%v", err)
 	}
 	if (c.User == "") != (c.PasswordFile == "") {
 		wrong("user", "user and password_file go together")
@@ -114,5 +108,3 @@ func (c *Config) document(name string) pidf.Options {
 	}
 	return o
 }
-
-var placeholder = regexp.MustCompile(`\{[a-z]+\}`) //nolint:gochecknoglobals // compiled once, never changed

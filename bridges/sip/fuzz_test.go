@@ -7,6 +7,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/sip/entity"
 )
 
 // Whatever a server answers: it is read without a panic, and what is sent back of
@@ -34,7 +35,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("read %+v", r)
 		}
 		if r.challenge != nil {
-			_, value, err := r.challenge.respond("u", "p", "PUBLISH", "sip:a@b")
+			_, value, err := r.challenge.Respond("u", "p", "PUBLISH", "sip:a@b")
 			if err == nil && strings.ContainsAny(value, "\r\n") {
 				t.Errorf("the answer to the challenge has a line end: %q", value)
 			}
@@ -50,16 +51,16 @@ func FuzzEntity(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, template, value string) {
 		person := presence.Person{Subjects: []presence.Subject{{Scheme: "tel", Value: value}}}
-		entity, err := entityOf(template, &person)
-		if err != nil || entity == "" {
+		address, err := entity.Of(template, &person)
+		if err != nil || address == "" {
 			return
 		}
-		if strings.ContainsAny(entity, "\r\n \t<>\"") {
-			t.Errorf("entity %q", entity)
+		if strings.ContainsAny(address, "\r\n \t<>\"") {
+			t.Errorf("entity %q", address)
 		}
-		uri, err := parseEntity(entity)
+		uri, err := parseURI(address)
 		if err != nil {
-			t.Errorf("entity %q: %v", entity, err)
+			t.Errorf("entity %q: %v", address, err)
 		}
 		if strings.ContainsAny(uri.String(), "\r\n \t<>\"") {
 			t.Errorf("Request-URI %q", uri.String())

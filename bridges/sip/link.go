@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"presenced/bridges/sip/digest"
 )
 
 const (
@@ -278,7 +280,7 @@ func read(res *sip.Response) response {
 		for _, h := range res.GetHeaders(name) {
 			values = append(values, h.Value())
 		}
-		r.challenge = choose(values, r.code == 407)
+		r.challenge = digest.Choose(values, r.code == 407)
 	}
 	return r
 }

@@ -3,6 +3,8 @@ package sip
 import (
 	"bytes"
 	"time"
+
+	"presenced/bridges/sip/digest"
 )
 
 // Times and counts of RFC 3903 practice; see the state table of the publication.
@@ -41,17 +43,17 @@ type request struct {
 	tag     string // SIP-If-Match; empty: none
 	body    []byte
 	expires time.Duration
-	answer  *challenge // the challenge to answer; nil: none
+	answer  *digest.Challenge // the challenge to answer; nil: none
 }
 
 // A response is the final answer to a request.
 type response struct {
 	code       int
-	tag        string        // SIP-ETag
-	expires    time.Duration // negative: not said
-	minExpires time.Duration // zero: not said
-	retryAfter time.Duration // zero: not said
-	challenge  *challenge    // one that can be answered; nil: none
+	tag        string            // SIP-ETag
+	expires    time.Duration     // negative: not said
+	minExpires time.Duration     // zero: not said
+	retryAfter time.Duration     // zero: not said
+	challenge  *digest.Challenge // one that can be answered; nil: none
 }
 
 // A verdict tells what an answer means beyond the publication.
@@ -98,7 +100,7 @@ type publication struct {
 
 	out    *request // the one that is out
 	outAt  time.Time
-	answer *challenge // to answer in the next request
+	answer *digest.Challenge // to answer in the next request
 
 	at       time.Time // when Send has something to give; zero: not before the next input
 	refresh  time.Time // when the publication is to be refreshed

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/icholy/digest"
+	icholy "github.com/icholy/digest"
 	"pgregory.net/rapid"
+
+	"presenced/bridges/sip/digest"
 )
 
 var epoch = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
@@ -109,9 +111,9 @@ func parseAnswer(t *testing.T, words []string) (response, verdict) {
 		case "after":
 			r.retryAfter = d
 		case "nonce":
-			r.challenge = &challenge{Challenge: digest.Challenge{Nonce: value, Stale: r.challenge != nil}}
+			r.challenge = &digest.Challenge{Challenge: icholy.Challenge{Nonce: value, Stale: r.challenge != nil}}
 		case "stale":
-			r.challenge = &challenge{Challenge: digest.Challenge{Nonce: value, Stale: true}}
+			r.challenge = &digest.Challenge{Challenge: icholy.Challenge{Nonce: value, Stale: true}}
 		case "is":
 			want = map[string]verdict{"refused": refused, "malformed": malformed, "failing": failing, "denied": denied}[value]
 		default:

@@ -14,6 +14,8 @@ import (
 
 	"presenced/aggregator/presence"
 	"presenced/bridges/pidf"
+	"presenced/bridges/sip/digest"
+	"presenced/bridges/sip/entity"
 )
 
 const (
@@ -467,26 +469,26 @@ func (s *session) state(state *presence.State) {
 
 // entity gives the address under which a person is to be published, and their name;
 // empty: they are not.
-func (s *session) entity(state *presence.State) (entity, name string) {
+func (s *session) entity(state *presence.State) (address, name string) {
 	id := state.Person
 	person, ok := s.hub.Person(presence.Subject{Scheme: "id", Value: string(id)})
 	if !ok || state.Why.Rule == presence.RuleRemoved || s.covers != nil && !s.covers(&person) {
 		s.board.monitored(string(id))
 		return "", ""
 	}
-	entity, err := entityOf(s.cfg.Entity, &person)
+	address, err := entity.Of(s.cfg.Entity, &person)
 	if err != nil {
 		s.board.notice("addresses malformed")
 		s.board.unmonitored(string(id), "the subjects do not make a SIP address")
 		return "", ""
 	}
-	if entity != "" && s.owners[entity] != "" && s.owners[entity] != id {
+	if owner := s.owners[address]; address != "" && owner != "" && owner != id {
 		s.shared = true
 		s.board.notice("addresses shared")
 		s.board.unmonitored(string(id), "another person has the same SIP address")
 		return "", ""
 	}
-	return entity, person.Name
+	return address, person.Name
 }
 
 // want brings what is to be said of a person to the active server.
@@ -563,7 +565,7 @@ func (s *session) send(srv *server, e *entry, r request, now time.Time) {
 		c = srv.nonce
 	}
 	if c != nil {
-		name, value, err := c.respond(srv.way.user, srv.way.password, "PUBLISH", e.uri.String())
+		name, value, err := c.Respond(srv.way.user, srv.way.password, "PUBLISH", e.uri.String())
 		if err != nil {
 			s.board.notice("challenges not answered")
 			e.Fail(now)
@@ -590,23 +592,11 @@ func (s *session) answered(ctx context.Context, a *answer) error {
 	case a.err != nil && a.link == a.server.link:
 		return s.lost(ctx, a.server, a.err)
 	case v == denied && slices.Contains(s.servers, a.server):
-		return presence.Permanent(fmt.Errorf("%s: %s", a.server.address, denial(a.server.way.user, a.response.challenge)))
+		return presence.Permanent(fmt.Errorf("%s: %s", a.server.address, digest.Denial(a.server.way.user, a.response.challenge)))
 	case v == failing && a.server == s.active && a.link == s.active.link && (len(s.servers) > 1 || a.link.others):
 		return s.lost(ctx, a.server, errors.New("503 Service Unavailable"))
 	}
 	return nil
-}
-
-// denial says what the refusal of credentials means; c is the challenge that came
-// with it, nil if there was none that can be answered.
-func denial(user string, c *challenge) string {
-	switch {
-	case user == "":
-		return "the server asks for a user name and password, and none is configured"
-	case c == nil:
-		return "the server asks for a kind of authentication that is not supported"
-	}
-	return "the server does not take the user name and password"
 }
 
 // take gives an answer to its publication.

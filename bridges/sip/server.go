@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"github.com/emiago/sipgo/sip"
 	"golang.org/x/time/rate"
 
+	"presenced/bridges/sip/digest"
+	"presenced/bridges/sip/entity"
 	"presenced/internal/trust"
 )
 
@@ -27,9 +30,9 @@ type server struct {
 	lanes   [2]queue          // those that have something to do, the first one first
 	filled  bool              // the last request was of the lane filling
 	limiter *rate.Limiter
-	out     int        // requests that wait for an answer
-	link    *link      // nil: not in reach
-	nonce   *challenge // to answer before it is asked; nil: not known
+	out     int               // requests that wait for an answer
+	link    *link             // nil: not in reach
+	nonce   *digest.Challenge // to answer before it is asked; nil: not known
 
 	held, settled, troubled int // publications that have a tag; that are in order; that are not answered
 
@@ -175,19 +178,31 @@ func (s *server) dead(now time.Time) bool {
 	return true
 }
 
-// entry gives the publication of entity, a new one if there is none.
-func (s *server) entry(entity string) (*entry, error) {
-	if e := s.pubs[entity]; e != nil {
+// entry gives the publication at address, a new one if there is none.
+func (s *server) entry(address string) (*entry, error) {
+	if e := s.pubs[address]; e != nil {
 		return e, nil
 	}
-	uri, err := parseEntity(entity)
+	uri, err := parseURI(address)
 	if err != nil {
 		return nil, err
 	}
 	e := &entry{uri: uri, index: -1}
-	e.entity, e.terms, e.spread = entity, &s.terms, spread(entity)
-	s.pubs[entity] = e
+	e.entity, e.terms, e.spread = address, &s.terms, spread(address)
+	s.pubs[address] = e
 	return e, nil
+}
+
+// parseURI gives the address of a person as that of a request.
+func parseURI(address string) (sip.Uri, error) {
+	var uri sip.Uri
+	if err := entity.Check(address); err != nil {
+		return uri, err
+	}
+	if err := sip.ParseUri(address, &uri); err != nil {
+		return uri, errors.New("not a SIP address")
+	}
+	return uri, nil
 }
 
 // spread gives a number in [0, 1) that differs from entity to entity, so that

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"presenced/bridges/sip/digest"
+	"presenced/bridges/sip/entity"
 )
 
 // A Finding is what the trial of one presence server came to.
@@ -95,14 +98,14 @@ func (w *way) tryTarget(ctx context.Context, address string, to target, template
 	if err := l.options(ctx); err != nil {
 		return fmt.Errorf("nothing answers OPTIONS by %s: %w; is a SIP server there, and does it take requests from this machine?", to.transport, err)
 	}
-	uri, err := parseEntity(placeholder.ReplaceAllString(template, "presenced-trial"))
+	uri, err := parseURI(entity.Sample(template, "presenced-trial"))
 	if err != nil { // the placeholder is the whole address, or its host
 		uri = sip.Uri{Scheme: "sip", User: "presenced-trial", Host: l.host()}
 	}
 	r := request{op: opRefresh, tag: rand.Text(), expires: 10 * time.Minute}
 	res, err := l.publish(ctx, uri, r, nil)
 	if err == nil && res.challenge != nil && w.user != "" {
-		name, value, wrong := res.challenge.respond(w.user, w.password, "PUBLISH", uri.String())
+		name, value, wrong := res.challenge.Respond(w.user, w.password, "PUBLISH", uri.String())
 		if wrong != nil {
 			return fmt.Errorf("the challenge of the server cannot be answered: %w", wrong)
 		}
@@ -112,7 +115,7 @@ func (w *way) tryTarget(ctx context.Context, address string, to target, template
 	case err != nil:
 		return fmt.Errorf("it answers OPTIONS, but not PUBLISH: %w", err)
 	case res.code == 401 || res.code == 407:
-		return errors.New(denial(w.user, res.challenge))
+		return errors.New(digest.Denial(w.user, res.challenge))
 	case res.code == 405 || res.code == 489 || res.code == 501:
 		return fmt.Errorf("it answers PUBLISH with %d: it is no presence server", res.code)
 	case res.code == 403:
