@@ -36,11 +36,17 @@ const (
 // declares a document type, or is not a presence document. The error quotes
 // nothing of the document. The texts of what is given are parts of one copy of
 // data.
-func Parse(data []byte) (Document, error) {
+func Parse(data []byte) (Document, error) { return parse(data, false) }
+
+// ParseForeign is Parse without the tuples and persons that State wrote, here or in
+// another presenced: a presence server gives them back among those of others.
+func ParseForeign(data []byte) (Document, error) { return parse(data, true) }
+
+func parse(data []byte, foreign bool) (Document, error) {
 	if len(data) > MaxSize {
 		return Document{}, fmt.Errorf("pidf: a document of %d bytes, the limit is %d", len(data), MaxSize)
 	}
-	r := reader{scan: xmltext.New(string(data))}
+	r := reader{scan: xmltext.New(string(data)), foreign: foreign}
 	for {
 		kind, err := r.scan.Next()
 		switch {
@@ -71,6 +77,9 @@ type reader struct {
 	text   string               // of the innermost element so far
 	wanted bool                 // the text of the innermost element matters
 	tuple  *Tuple               // the one that is open
+
+	foreign bool      // what is our own is left out
+	kept    *Document // what was read before something of our own that is open; nil: nothing is
 }
 
 func (r *reader) start() error {
@@ -80,6 +89,9 @@ func (r *reader) start() error {
 	}
 	r.names[depth] = name
 	r.text, r.wanted = "", false
+	if r.foreign && depth == 2 && strings.HasPrefix(r.attribute("id"), ownID) {
+		r.kept, r.doc = new(r.doc), Document{}
+	}
 	switch parent := r.names[depth-1]; {
 	case depth == 1:
 		r.doc.Entity = r.attribute("entity")
@@ -173,6 +185,9 @@ func (r *reader) end() {
 		r.doc.Idle = r.doc.Idle || strings.EqualFold(text, "idle")
 	case parent == "presence" && depth == 1 && name == "note":
 		r.doc.Notes = limited(r.doc.Notes, text)
+	}
+	if r.kept != nil && depth == 1 {
+		r.doc, r.kept = *r.kept, nil
 	}
 }
 

@@ -37,12 +37,13 @@ type Options struct {
 // The ids of what is written. They never change, and are not those of other
 // publishers: a composer merges tuples of the same id.
 const (
-	overallID = "presenced-overall"
-	personID  = "presenced-person"
+	ownID     = "presenced-" // what all of them begin with
+	overallID = ownID + "overall"
+	personID  = ownID + "person"
 )
 
 var channelIDs = [presence.ChannelCount]string{ //nolint:gochecknoglobals // a table, never changed
-	presence.Phone: "presenced-phone", presence.Calendar: "presenced-calendar", presence.Messaging: "presenced-im", presence.Video: "presenced-video",
+	presence.Phone: ownID + "phone", presence.Calendar: ownID + "calendar", presence.Messaging: ownID + "im", presence.Video: ownID + "video",
 }
 
 // Append appends the document that says s of entity to dst. The state is to be
