@@ -52,7 +52,9 @@ type shard struct {
 	all  []*mailbox                 // watchers of everybody
 	some map[presence.ID][]*mailbox // watchers of one person
 	gone []*record                  // of those who left, not released yet
-	wake chan struct{}              // the time of core.Next may have changed
+
+	apart int           // how many watchers leave out the reports of a source
+	wake  chan struct{} // the time of core.Next may have changed
 }
 
 // NewHub makes a hub without people. recorder may be nil.
@@ -132,6 +134,8 @@ func (h *Hub) advance(s *shard) time.Duration {
 		}
 		if r, state, changed := s.core.step(now); changed {
 			h.announce(s, r, state)
+		} else {
+			s.remindApart(r)
 		}
 	}
 	if s.core.calm(instantOf(now)) {
@@ -206,6 +210,8 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		}
 		if state, changed := s.core.Keep(p.ID, mine, now); changed {
 			h.deliver(s, state)
+		} else {
+			s.remindApart(s.core.people[p.ID])
 		}
 		h.unlock(s)
 	}
@@ -284,6 +290,7 @@ func (h *Hub) accept(id presence.ID, r presence.Report) {
 	if changed {
 		h.deliver(s, state)
 	} else {
+		s.remindApart(s.core.people[id])
 		s.nudge()
 	}
 }
@@ -301,6 +308,8 @@ func (h *Hub) Lost(source string, now time.Time) {
 		for r := range s.core.people.all() {
 			if state, changed := s.core.lose(r, source, now); changed {
 				h.announce(s, r, state)
+			} else {
+				s.remindApart(r)
 			}
 		}
 		h.unlock(s)
@@ -310,8 +319,14 @@ func (h *Hub) Lost(source string, now time.Time) {
 
 // Watch implements presence.Hub.
 func (h *Hub) Watch(ctx context.Context, who ...presence.ID) iter.Seq[presence.State] {
+	return h.watch(ctx, "", who)
+}
+
+// watch is Watch without the reports of a source.
+func (h *Hub) watch(ctx context.Context, without string, who []presence.ID) iter.Seq[presence.State] {
 	return func(yield func(presence.State) bool) {
 		m := newMailbox()
+		m.without = without
 		defer h.enrol(m, who)()
 		for {
 			r, ok := m.first(ctx)
@@ -329,7 +344,7 @@ func (h *Hub) take(m *mailbox, r *record) presence.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.drop()
-	return s.core.shown(r)
+	return s.core.shownWithout(r, m.without)
 }
 
 // enrol puts the current states into m and sees that changes follow; the result undoes it.
@@ -337,10 +352,15 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 	without := func(list []*mailbox) []*mailbox {
 		return slices.DeleteFunc(list, func(other *mailbox) bool { return other == m })
 	}
+	apart := 0
+	if m.without != "" {
+		apart = 1
+	}
 	if len(who) == 0 {
 		for _, s := range h.shards {
 			s.mu.Lock()
 			s.all = append(s.all, m)
+			s.apart += apart
 			for r := range s.core.people.all() {
 				m.put(r)
 			}
@@ -350,6 +370,7 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 			for _, s := range h.shards {
 				s.mu.Lock()
 				s.all = without(s.all)
+				s.apart -= apart
 				s.mu.Unlock()
 			}
 		}
@@ -358,6 +379,7 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		s := h.shard(id)
 		s.mu.Lock()
 		s.some[id] = append(s.some[id], m)
+		s.apart += apart
 		if r := s.core.people.of(id); r != nil {
 			m.put(r)
 		}
@@ -367,6 +389,7 @@ func (h *Hub) enrol(m *mailbox, who []presence.ID) (leave func()) {
 		for _, id := range who {
 			s := h.shard(id)
 			s.mu.Lock()
+			s.apart -= apart
 			if s.some[id] = without(s.some[id]); len(s.some[id]) == 0 {
 				delete(s.some, id)
 			}

@@ -9,6 +9,8 @@ import (
 // not taken yet (R4). It never blocks the sender. What is taken is the state at
 // that time, so that a watcher who takes nothing costs a few bytes for each person.
 type mailbox struct {
+	without string // the source whose reports do not count; empty: all do
+
 	mu      sync.Mutex
 	queue   queue             // in the order in which they became news
 	waiting map[uint32]uint64 // who is in it: a bit for each number of a record, 64 for each key

@@ -33,6 +33,11 @@ func (h *Hub) SetPolicy(p *presence.Policy, now time.Time) {
 		for _, state := range s.core.SetPolicy(p, now) {
 			h.deliver(s, state)
 		}
+		if s.apart > 0 {
+			for _, r := range s.core.people {
+				s.remindApart(r)
+			}
+		}
 		h.unlock(s)
 		s.nudge() // the times at which states change are others, too
 	}

@@ -107,9 +107,15 @@ func (v *Supervisor) AddBridge(b Bridge) {
 
 // RemoveBridge stops the bridge of this name, waits until its Run has returned, and
 // forgets it. One that is not there is no error.
-func (v *Supervisor) RemoveBridge(name string) {
+func (v *Supervisor) RemoveBridge(name string) { v.remove(KindBridge, name) }
+
+// RemoveSource does the same to a source, whose reports then count as those of a lost
+// one.
+func (v *Supervisor) RemoveSource(name string) { v.remove(KindSource, name) }
+
+func (v *Supervisor) remove(kind Kind, name string) {
 	v.mu.Lock()
-	i := slices.IndexFunc(v.parts, func(p *part) bool { return p.kind == KindBridge && p.name == name })
+	i := slices.IndexFunc(v.parts, func(p *part) bool { return p.kind == kind && p.name == name })
 	if i < 0 {
 		v.mu.Unlock()
 		return
@@ -124,13 +130,13 @@ func (v *Supervisor) RemoveBridge(name string) {
 	}
 }
 
-// TryNow ends the wait of the bridge of this name, if it waits to be run again:
-// something has changed.
+// TryNow ends the wait of the source or bridge of this name, if it waits to be run
+// again: something has changed.
 func (v *Supervisor) TryNow(name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range v.parts {
-		if p.kind == KindBridge && p.name == name {
+		if p.name == name {
 			select {
 			case p.now <- struct{}{}:
 			default:
