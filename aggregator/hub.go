@@ -211,7 +211,7 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		if state, changed := s.core.Keep(p.ID, mine, now); changed {
 			h.deliver(s, state)
 		} else {
-			s.remindApart(s.core.people[p.ID])
+			s.remindApart(s.core.people.of(p.ID))
 		}
 		h.unlock(s)
 	}
@@ -290,7 +290,7 @@ func (h *Hub) accept(id presence.ID, r presence.Report) {
 	if changed {
 		h.deliver(s, state)
 	} else {
-		s.remindApart(s.core.people[id])
+		s.remindApart(s.core.people.of(id))
 		s.nudge()
 	}
 }

@@ -241,7 +241,7 @@ func (h *Hub) revive(id presence.ID, reports []presence.Report, now time.Time) (
 		if state, changed := s.core.Accept(id, old.Lost(now), now); changed {
 			h.deliver(s, state)
 		} else {
-			s.remindApart(s.core.people[id])
+			s.remindApart(s.core.people.of(id))
 			s.nudge()
 		}
 		n++

@@ -34,7 +34,7 @@ func (h *Hub) SetPolicy(p *presence.Policy, now time.Time) {
 			h.deliver(s, state)
 		}
 		if s.apart > 0 {
-			for _, r := range s.core.people {
+			for r := range s.core.people.all() {
 				s.remindApart(r)
 			}
 		}

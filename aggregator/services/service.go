@@ -23,7 +23,10 @@ type Service struct {
 	Secondary         Server        `yaml:"secondary" doc:"The server to publish to while the primary does not work; without a host there is none."`
 	Transport         string        `yaml:"transport" default:"udp" doc:"How to reach the servers: udp, tcp, tls, or auto, where the DNS says which."`
 	TLS               trust.Config  `yaml:"tls" doc:"Certificates, where transport is tls or auto."`
-	SubscribeInterval time.Duration `yaml:"subscribe_interval" default:"600s" doc:"Life of a subscription to presence at the server. It is kept for network presence, and has no effect yet."`
+	SubscribeInterval time.Duration `yaml:"subscribe_interval" default:"600s" doc:"Life of a subscription to presence at the server, where subscribe is not off."`
+	Subscribe         string        `yaml:"subscribe" default:"off" doc:"Whether to ask the server what others publish of the users (network presence): off, single (one subscription for each user), or list (one to list_uri)."`
+	ListURI           string        `yaml:"list_uri" doc:"SIP address of the list that the server keeps, such as sip:friends@example.com, where subscribe is list."`
+	NotifyAddress     string        `yaml:"notify_address" doc:"IP address of this machine and port where the server sends what is new, such as 192.0.2.1:5070; each service needs its own. Empty: any free port of the address that leads to the server."`
 	PublishInterval   time.Duration `yaml:"publish_interval" default:"600s" doc:"Life of a publication to ask for. What is not refreshed within it, the server shows as unavailable."`
 	Entity            string        `yaml:"entity" doc:"SIP address of a person, such as sip:{tel}@example.com. A scheme in braces stands for the person's first subject of that scheme; people without one are not published."`
 	User              string        `yaml:"user" doc:"User name for digest authentication. Empty: the server does not ask."`
@@ -59,6 +62,13 @@ func (s *Server) Address() string {
 const (
 	Everyone    = "everyone"
 	GroupPrefix = "group:"
+)
+
+// Values of Subscribe.
+const (
+	SubscribeOff    = "off"
+	SubscribeSingle = "single"
+	SubscribeList   = "list"
 )
 
 // The limits of a service.
@@ -131,6 +141,18 @@ func (s *Service) Check() []config.Problem {
 	ps = append(ps, s.checkUsers()...)
 	if s.MaxRemoved < 0 || s.MaxRemoved > 100 {
 		wrong("max_removed", "%d is not between 0 and 100 percent", s.MaxRemoved)
+	}
+	switch s.Subscribe {
+	case SubscribeOff, SubscribeSingle:
+		if s.ListURI != "" {
+			wrong("list_uri", "has no effect unless subscribe is list")
+		}
+	case SubscribeList:
+		if s.ListURI == "" {
+			wrong("list_uri", "is needed where subscribe is list")
+		}
+	default:
+		wrong("subscribe", "%.20q is none of off, single, list", s.Subscribe)
 	}
 	if s.Body != "rich" && s.Body != "plain" {
 		wrong("body", "%.20q is neither rich nor plain", s.Body)

@@ -38,6 +38,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/sip/digest", nil},
 		{"presenced/bridges/sip/documents", nil},
 		{"presenced/bridges/sip/entity", nil},
+		{"presenced/bridges/sip/network", []string{"presenced/bridges/pidf", "presenced/bridges/sip/digest", "presenced/bridges/sip/documents", "presenced/bridges/sip/entity", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/sip/wire", nil},
 		{"presenced/bridges/sip/lps", []string{"presenced/bridges/pidf", "presenced/bridges/sip/documents", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/xmpp", nil},

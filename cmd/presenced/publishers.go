@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -27,6 +30,7 @@ type administration struct {
 	catalog      *services.Catalog
 	audit        services.Audit
 	supervisor   *aggregator.Supervisor
+	without      func(source string) presence.Hub
 	people       func() []presence.Person
 	publications *store.Bucket
 	gate         presence.Gate
@@ -42,6 +46,10 @@ type outlet struct {
 	*sip.Publisher
 	memory   sip.Memory
 	revision uint64
+	network  string             // the source of what the server says of people
+	without  presence.Hub       // the hub without that source
+	asks     *subscribing       // nil: nobody asks
+	heard    atomic.Bool        // somebody does
 	leave    context.CancelFunc // ends the waiting for the removal of everybody; nil: the service is wanted
 }
 
@@ -58,7 +66,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	}
 	log = log.With("part", "services")
 	a := &administration{
-		supervisor: supervisor, people: hub.People, publications: publications, gate: gate, audit: audited(trail), log: log,
+		supervisor: supervisor, without: hub.Without, people: hub.People, publications: publications, gate: gate, audit: audited(trail), log: log,
 		outlets: map[string]*outlet{}, left: make(chan string),
 	}
 	taken := map[string]string{}
@@ -72,7 +80,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	for _, c := range cfg.SIP {
 		fixed = append(fixed, fixedService(&c))
 		taken[c.Name] = "an entry of the configuration"
-		a.add(c, nil, 0)
+		a.add(a.outlet(c, nil, 0))
 	}
 	a.catalog = services.NewCatalog(services.Terms{
 		Memory: forms, Audit: a.audit, People: hub.People, Fixed: fixed, File: cfg.file, Taken: taken, Fit: fits, Log: log,
@@ -110,7 +118,7 @@ func fixedService(c *sip.Config) services.Service {
 	return services.Service{
 		ID: c.Name, Primary: server(c.Address), Secondary: server(c.Secondary), Transport: c.Transport, TLS: c.TLS,
 		SubscribeInterval: c.Expires, PublishInterval: c.Expires, Entity: c.Entity, User: c.User, PasswordFile: c.PasswordFile,
-		Users: []string{services.Everyone}, Rate: c.Rate,
+		Subscribe: services.SubscribeOff, Users: []string{services.Everyone}, Rate: c.Rate,
 		Body: c.Body, BusyBasic: c.BusyBasic, OutOfOffice: c.OutOfOffice, DisplayName: c.DisplayName, Microsoft: c.Microsoft, Cisco: c.Cisco,
 	}
 }
@@ -119,6 +127,13 @@ func fixedService(c *sip.Config) services.Service {
 func fits(s services.Service) []config.Problem {
 	cfg := sipConfig(&s)
 	problems := cfg.Check()
+	if asks := networkConfig(&s); asks != nil {
+		for _, p := range asks.Check() {
+			if !slices.ContainsFunc(problems, func(other config.Problem) bool { return other.Path == p.Path }) {
+				problems = append(problems, p)
+			}
+		}
+	}
 	for i := range problems {
 		p := &problems[i]
 		if key, ok := map[string]string{"address": "primary", "expires": "publish_interval", "name": "id"}[p.Path]; ok {
@@ -163,22 +178,26 @@ func (a *administration) follow(ctx context.Context, all []services.Record, grou
 		o := a.find(r.ID)
 		switch {
 		case o == nil:
-			a.add(sipConfig(&r.Service), r.Covers(), r.Revision)
+			o = a.outlet(sipConfig(&r.Service), r.Covers(), r.Revision)
+			a.subscribe(o, &r.Service)
+			a.add(o)
 		case o.revision != r.Revision || o.leave != nil:
 			if o.leave != nil {
 				o.leave()
 			}
 			o.revision, o.leave = r.Revision, nil
+			a.subscribe(o, &r.Service) // before the publisher reads everybody again
 			o.Reform(sipConfig(&r.Service), r.Covers())
 			a.supervisor.TryNow(r.ID)
 		}
 	}
+	var leaving []*outlet
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	for id, o := range a.outlets {
 		if wanted[id] || o.revision == 0 || o.leave != nil {
 			continue
 		}
+		leaving = append(leaving, o)
 		// What cannot be removed ends by itself within the interval.
 		waiting, leave := context.WithTimeout(ctx, longestLeave)
 		o.leave = leave
@@ -194,21 +213,31 @@ func (a *administration) follow(ctx context.Context, all []services.Record, grou
 			}
 		})
 	}
+	a.mu.Unlock()
+	for _, o := range leaving {
+		a.subscribe(o, nil)
+	}
 }
 
 // longestLeave is how long a server that is away is tried for the removal of what a
 // service published.
 const longestLeave = 10 * time.Minute
 
-// add makes a bridge and has it run; revision zero is of the configuration.
-func (a *administration) add(cfg sip.Config, covers func(*presence.Person) bool, revision uint64) {
+// outlet makes a bridge; revision zero is of the configuration.
+func (a *administration) outlet(cfg sip.Config, covers func(*presence.Person) bool, revision uint64) *outlet {
 	memory := a.publications.Part(cfg.Name).Memory(true)
-	o := &outlet{Publisher: sip.New(cfg, memory, a.gate, a.log), memory: memory, revision: revision}
+	network := networkName(cfg.Name)
+	o := &outlet{Publisher: sip.New(cfg, memory, a.gate, a.log), memory: memory, revision: revision, network: network, without: a.without(network)}
 	if covers != nil {
 		o.Reform(cfg, covers)
 	}
+	return o
+}
+
+// add has a bridge run.
+func (a *administration) add(o *outlet) {
 	a.mu.Lock()
-	a.outlets[cfg.Name] = o
+	a.outlets[o.Name()] = o
 	a.mu.Unlock()
 	a.supervisor.AddBridge(o)
 }
@@ -246,19 +275,23 @@ func (a *administration) review() {
 	defer a.mu.Unlock()
 	for _, o := range a.outlets {
 		o.Review()
+		if o.asks != nil {
+			o.asks.Review()
+		}
 	}
 }
 
 // serviceJSON is a service, as the control socket gives it.
 type serviceJSON struct {
-	ID       string          `json:"id"`
-	Origin   string          `json:"origin"` // store or configuration
-	Revision uint64          `json:"revision,omitempty"`
-	Form     any             `json:"form"` // the keys of the file
-	Text     string          `json:"text"` // the same as YAML
-	People   int             `json:"people"`
-	Status   presence.Status `json:"status"`
-	Servers  []sip.Peer      `json:"servers,omitempty"`
+	ID       string           `json:"id"`
+	Origin   string           `json:"origin"` // store or configuration
+	Revision uint64           `json:"revision,omitempty"`
+	Form     any              `json:"form"` // the keys of the file
+	Text     string           `json:"text"` // the same as YAML
+	People   int              `json:"people"`
+	Status   presence.Status  `json:"status"`
+	Network  *presence.Status `json:"network,omitempty"` // of the subscriptions, where there are any
+	Servers  []sip.Peer       `json:"servers,omitempty"`
 }
 
 // servicesJSON is all services, or those that are known.
@@ -276,6 +309,10 @@ func (a *administration) describe(r *services.Record) serviceJSON {
 	j.People = services.Plan(nil, &r.Service, a.people()).After
 	if o := a.find(r.ID); o != nil {
 		j.Status, j.Servers = o.Status(), o.Peers()
+		if asks := a.asking(o); asks != nil {
+			status := asks.Status()
+			j.Network = &status
+		}
 	}
 	return j
 }

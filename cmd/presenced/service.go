@@ -162,6 +162,9 @@ func (c *ServiceShowCommand) Run(ctx context.Context, term *Terminal) error {
 		from = fmt.Sprintf("revision %d", j.Revision)
 	}
 	fmt.Fprintf(term.Out, "# %s, %d people; %s: %s\n", from, j.People, j.Status.Phase, j.Status.Detail)
+	if j.Network != nil {
+		fmt.Fprintf(term.Out, "# network presence, %s: %s\n", j.Network.Phase, j.Network.Detail)
+	}
 	for _, p := range j.Servers {
 		words := "answers"
 		if p.Problem != "" {

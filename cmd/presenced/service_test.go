@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,4 +210,99 @@ func mustRead(t *testing.T, file string) []byte {
 		t.Fatal(fmt.Errorf("read: %w", err))
 	}
 	return data
+}
+
+// networkFact finds a report with facts that a presence server gave, in an explanation.
+var networkFact = regexp.MustCompile(`"source": "[a-z]+/network",[^}]*\},[^}]*"spans": [1-9]`)
+
+// TestNetworkPresence asks a real server about people while it publishes them there:
+// what a phone says comes in and is not given back, what is set by hand goes out, and
+// what a server echoes never stays, though another server gets what this one said.
+func TestNetworkPresence(t *testing.T) {
+	server, other := peers.Kamailio(t, peers.WithDatabase()), peers.Kamailio(t, peers.WithDatabase())
+	s := newSite(t, "")
+	_, stop := s.serve()
+	s.await("alder", "available/")
+	s.listening()
+	do := func(args ...string) string {
+		t.Helper()
+		code, out, errs := command(t, append(args, "--socket", s.socket())...)
+		if code != exitOK {
+			t.Fatalf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+		return out
+	}
+	watcher, phone := peers.SIPWatcher(t, server, "sip:4750@example.test"), peers.SIPPhone(t, server, "sip:4750@example.test")
+	elsewhere := peers.SIPWatcher(t, other, "sip:4750@example.test")
+	for id, at := range map[string]*peers.Server{"hq": server, "branch": other} {
+		do("service", "add", "--yes", "--set", "id="+id, "--set", "primary.host=127.0.0.1", "--set", "primary.port="+at.Address[strings.LastIndexByte(at.Address, ':')+1:],
+			"--set", "entity=sip:{tel}@example.test", "--set", "users=alder", "--set", "subscribe=single")
+	}
+	toldBy := func(watcher *peers.Watcher, want pidf.Basic, activities ...string) { // what we say of alder there, whatever the phone does
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for {
+			body, err := watcher.Next(ctx)
+			if err != nil {
+				t.Fatalf("waiting for %s %v: %v", want, activities, err)
+			}
+			text := string(body)
+			at := strings.Index(text, `<tuple id="presenced-overall">`)
+			if at < 0 || !strings.Contains(text[at:at+100], string("<basic>"+want+"</basic>")) {
+				continue
+			}
+			_, person, _ := strings.Cut(text, `<dm:person id="presenced-person">`)
+			person, _, _ = strings.Cut(person, "</dm:person>")
+			all := true
+			for _, a := range activities {
+				all = all && strings.Contains(person, "<rpid:"+a+"/>")
+			}
+			if all && (len(activities) > 0 || !strings.Contains(person, "<rpid:activities")) {
+				return
+			}
+		}
+	}
+	ours := func(want pidf.Basic, activities ...string) { t.Helper(); toldBy(watcher, want, activities...) }
+	ours(pidf.Open)
+
+	do("set", "alder", "dnd") // own network presence
+	ours(pidf.Open, "busy")
+	s.await("alder", "dnd/")
+	do("clear", "alder") // what the server echoes does not keep it
+	ours(pidf.Open)
+	s.await("alder", "available/")
+
+	if why := string(s.get("/api/people/alder/explain")); networkFact.MatchString(why) {
+		t.Errorf("what we published has come back:\n%s", why)
+	}
+
+	phone.Publish(600, "open", "busy") // the network's other publishers
+	s.await("alder", "busy/")
+	toldBy(elsewhere, pidf.Open, "busy")
+	if why := string(s.get("/api/people/alder/explain")); !networkFact.MatchString(why) {
+		t.Errorf("explain:\n%s", why)
+	}
+	do("set", "alder", "away") // published; what the phone says is not
+	ours(pidf.Open, "away")
+	do("clear", "alder")
+	ours(pidf.Open)
+	s.await("alder", "busy/")
+	phone.Publish(600, "open")
+	s.await("alder", "available/")
+	toldBy(elsewhere, pidf.Open)
+	phone.Publish(600, "open", "busy")
+	s.await("alder", "busy/")
+
+	var health struct{ Parts []aggregator.Health }
+	if err := json.Unmarshal(s.get("/api/health"), &health); err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(health.Parts, func(h aggregator.Health) bool { return h.Name == "hq/network" }); i < 0 || health.Parts[i].Kind != aggregator.KindSource || health.Parts[i].Done != 1 {
+		t.Errorf("%+v", health)
+	}
+	do("service", "edit", "hq", "--set", "subscribe=off", "--yes") // and with the source goes what it said
+	s.await("alder", "available/")
+	eventually(t, "the source is forgotten", func() bool { return !strings.Contains(string(s.get("/api/health")), `"hq/network"`) })
+	stop()
 }

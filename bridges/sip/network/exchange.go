@@ -92,7 +92,7 @@ func (r *run) subscribe(w *watch, req *request) (*wire.Outgoing, error) {
 		c = r.nonce
 	}
 	if c != nil {
-		header, value, err := c.Respond(r.cfg.User, r.password, "SUBSCRIBE", uri, nil)
+		header, value, err := c.Respond(r.cfg.User, r.password, "SUBSCRIBE", uri)
 		if err != nil {
 			r.notice("challenges not answered")
 			return nil, err
