@@ -49,6 +49,22 @@ func TestFileRoundTrip(t *testing.T) {
 	}
 }
 
+// A service asks for nothing unless it says so, and a list needs its address.
+func TestSubscribe(t *testing.T) {
+	usual := parsed(t, hq)
+	if usual.Subscribe != services.SubscribeOff {
+		t.Errorf("%q", usual.Subscribe)
+	}
+	for change, wrong := range map[string]string{
+		"subscribe=off": "", "subscribe=single": "", "subscribe=list": "list_uri", "subscribe=yes": "subscribe", "list_uri=sip:a@b": "list_uri",
+	} {
+		s, err := services.Set(&usual, []string{change})
+		if wrong == "" && err != nil || wrong != "" && (err == nil || !strings.Contains(err.Error(), wrong+": ")) {
+			t.Errorf("%s: %+v %v", change, s.Subscribe, err)
+		}
+	}
+}
+
 // Whatever may stand in a user list comes through the store.
 func TestFormatLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

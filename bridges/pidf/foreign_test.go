@@ -37,3 +37,34 @@ func TestParseForeign(t *testing.T) {
 		t.Errorf("of our own document alone: %+v %v", alone, err)
 	}
 }
+
+// Whatever a server sends, nothing of our own is read, and what is not is read as ever.
+func FuzzParseForeign(f *testing.F) {
+	for _, s := range []string{
+		`<presence><tuple id="presenced-a"><status><basic>open</basic></status></tuple><tuple id="b"/></presence>`,
+		`<presence><person id="presenced-person"><activities><away/></activities></person><note>x</note></presence>`,
+		`<presence><presenced id="presenced-"><tuple id="a"/></presenced><tuple id="presenced-"/></presence>`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := pidf.ParseForeign(data)
+		all, wrong := pidf.Parse(data)
+		if (err == nil) != (wrong == nil) {
+			t.Fatalf("%v, else %v", err, wrong)
+		}
+		if strings.HasPrefix(d.Person.ID, "presenced-") {
+			t.Error("a person of our own")
+		}
+		for i := range d.Tuples {
+			if strings.HasPrefix(d.Tuples[i].ID, "presenced-") {
+				t.Error("a tuple of our own")
+			}
+		}
+		if !strings.Contains(string(data), "presenced-") && !strings.Contains(string(data), "&") && err == nil {
+			if diff := cmp.Diff(all, d); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+}

@@ -198,6 +198,7 @@ func (r *run) handle(in *wire.Request) {
 	}
 	r.mu.Lock()
 	code := r.notified(in, time.Now())
+	r.publishStatus()
 	r.mu.Unlock()
 	in.Respond(code, map[int]string{
 		200: "OK", 400: "Bad Request", 415: "Unsupported Media Type", 481: "Subscription Does Not Exist", 489: "Bad Event", 500: "Server Internal Error",

@@ -43,7 +43,7 @@ func TestKamailioRefresh(t *testing.T) {
 	t.Parallel()
 	server := peers.Kamailio(t, peers.WithMinExpires(1), peers.WithDatabase())
 	cfg := testConfig(server.Address)
-	cfg.Expires = 3 * time.Second
+	cfg.Expires = 2 * time.Second
 	r := start(t, cfg, crowd("4750"))
 	phone := peers.SIPPhone(t, server, "sip:4750@example.test")
 	phone.Publish(600, "open", "on-the-phone")
@@ -67,7 +67,7 @@ func TestKamailioForgets(t *testing.T) {
 	t.Parallel()
 	server := peers.Kamailio(t, peers.WithMinExpires(1))
 	cfg := testConfig(server.Address)
-	cfg.Expires = 4 * time.Second
+	cfg.Expires = 2 * time.Second
 	r := start(t, cfg, crowd("4750"))
 	r.await("4750", "nothing")
 	server.Restart()
@@ -90,4 +90,20 @@ func TestKamailioCredentials(t *testing.T) {
 	r.await("4750", "nothing")
 	r.fares("live", func(s presence.Status) bool { return s.Phase == presence.PhaseLive && s.Done == 1 })
 	r.stop()
+}
+
+// sipp as a list server: full state, a change, and the end.
+func TestSIPpList(t *testing.T) {
+	t.Parallel()
+	server := peers.SIPpListServer(t)
+	cfg := testConfig(server.Address)
+	cfg.ListURI = "sip:friends@example.test"
+	r := start(t, cfg, crowd("alice", "bob", "carol"))
+	r.await("alice", "session-active")
+	r.await("bob", "session-offline")
+	if s := r.Status(); s.Done != 2 || s.Total != 3 || s.Unmonitored["carol"] == "" {
+		t.Errorf("%+v", s)
+	}
+	r.stop()
+	server.Passed()
 }
