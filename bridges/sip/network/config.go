@@ -15,7 +15,7 @@ import (
 // whose keys it is documented.
 type Config struct {
 	Name         string // of the source, and of its reports
-	Address      string // host:port of the server
+	Address      string // of the server: host:port, or host alone for the port that the transport has by default
 	Secondary    string // of the one that stands in; empty: none
 	Transport    string // udp, tcp or tls
 	TLS          trust.Config
@@ -25,7 +25,7 @@ type Config struct {
 	User         string
 	PasswordFile secret.File
 	Expires      time.Duration // life of a subscription to ask for
-	Rate         int           // SUBSCRIBEs per second at most
+	Rate         int           // SUBSCRIBEs per second at most; 0: 50, or twice what it takes to refresh all in time
 	Outstanding  int           // that wait for an answer at most
 }
 
@@ -45,6 +45,9 @@ func (c *Config) Check() []config.Problem {
 		if at, err := netip.ParseAddrPort(c.Notify); err != nil || at.Addr().IsUnspecified() || at.Addr().Zone() != "" {
 			wrong("notify_address", "%.100q is not the IP address of this machine and a port, such as 192.0.2.1:5070", c.Notify)
 		}
+	}
+	if c.Transport == "auto" {
+		wrong("transport", "auto is for publishing only; to subscribe, say udp, tcp or tls")
 	}
 	if c.Transport == "tls" && c.TLS.CertFile == "" {
 		wrong("tls.cert_file", "is needed to subscribe by TLS: the server connects to this machine to send what is new")

@@ -3,9 +3,12 @@ package network
 import (
 	"errors"
 	"fmt"
+	"math"
 	"mime"
 	"strings"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"presenced/aggregator/presence"
 	"presenced/bridges/pidf"
@@ -14,12 +17,17 @@ import (
 	"presenced/bridges/sip/wire"
 )
 
-// maxRoutes is how many proxies a dialog may go through.
-const maxRoutes = 16
+const (
+	maxRoutes = 16 // how many proxies a dialog may go through
+	usualRate = 50 // SUBSCRIBEs per second, where nothing else is configured
+)
 
 // dispatch sends what is due, as far as pace and outstanding requests allow, and gives
 // the time until it is to be called again.
 func (r *run) dispatch(now time.Time) time.Duration {
+	pace := r.pace()
+	r.limiter.SetLimitAt(now, pace)
+	r.limiter.SetBurstAt(now, int(pace))
 	for len(r.queue) > 0 {
 		w := r.queue[0]
 		if d := w.Due().Sub(now); d > 0 {
@@ -29,7 +37,7 @@ func (r *run) dispatch(now time.Time) time.Duration {
 			break // an answer comes first
 		}
 		if tokens := r.limiter.TokensAt(now); tokens < 1 {
-			return time.Duration((1-tokens)/float64(r.cfg.Rate)*float64(time.Second)) + time.Millisecond
+			return time.Duration((1-tokens)/float64(pace)*float64(time.Second)) + time.Millisecond
 		}
 		if req, ok := w.Send(now); ok {
 			r.limiter.AllowN(now, 1)
@@ -38,6 +46,14 @@ func (r *run) dispatch(now time.Time) time.Duration {
 		r.place(w)
 	}
 	return time.Hour
+}
+
+// pace is how many requests a second may be sent.
+func (r *run) pace() rate.Limit {
+	if r.cfg.Rate > 0 {
+		return rate.Limit(r.cfg.Rate)
+	}
+	return rate.Limit(max(usualRate, math.Ceil(2*float64(len(r.watches))/(0.8*r.cfg.Expires.Seconds()))))
 }
 
 // send sends a SUBSCRIBE; the answer comes in a goroutine of the endpoint. It goes to

@@ -165,7 +165,7 @@ func (s *Subscriber) Run(ctx context.Context, _ presence.Roster, emit func(prese
 
 func (s *Subscriber) serve(ctx context.Context, emit func(presence.Report) error) error {
 	r := &run{
-		Subscriber: s, emit: emit, limiter: rate.NewLimiter(rate.Limit(s.cfg.Rate), s.cfg.Rate),
+		Subscriber: s, emit: emit, limiter: rate.NewLimiter(usualRate, usualRate),
 		terms:  terms{expires: s.cfg.Expires, pause: s.pause.back, id: rand.Text},
 		people: map[presence.ID]*person{}, owners: map[string]*person{}, watches: map[*watch]bool{}, calls: map[string]*watch{},
 	}
@@ -224,10 +224,17 @@ func (r *run) connect(ctx context.Context) error {
 }
 
 func (r *run) address() string {
+	address := r.cfg.Address
 	if r.server == 1 {
-		return r.cfg.Secondary
+		address = r.cfg.Secondary
 	}
-	return r.cfg.Address
+	if _, _, err := net.SplitHostPort(address); err == nil {
+		return address
+	}
+	if r.cfg.Transport == "tls" { // RFC 3261 section 19.1.2
+		return net.JoinHostPort(address, "5061")
+	}
+	return net.JoinHostPort(address, "5060")
 }
 
 func (r *run) flowTo(address string, remote netip.AddrPort) wire.Flow {
