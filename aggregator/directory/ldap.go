@@ -16,6 +16,7 @@ import (
 
 	"presenced/aggregator/presence"
 	"presenced/internal/config"
+	"presenced/internal/htdigest"
 	"presenced/internal/secret"
 	"presenced/internal/trust"
 )
@@ -36,6 +37,7 @@ type LDAPConfig struct {
 	Mail         string        `yaml:"mail" default:"mail" doc:"Attribute with the primary SMTP address."`
 	SIP          string        `yaml:"sip" doc:"Attribute with the SIP address, such as msRTCSIP-PrimaryUserAddress."`
 	JID          string        `yaml:"jid" doc:"Attribute with the XMPP address."`
+	SIPAccounts  string        `yaml:"sip_accounts" doc:"Attribute with the accounts of a person at the Local Presence Service, each value user:realm:HA1 as htdigest writes it. Let nobody but bind_dn read it. Empty: there are none."`
 	MailServer   string        `yaml:"mail_server" default:"mailserver" doc:"Attribute with the Domino server of the mail file."`
 	MailFile     string        `yaml:"mail_file" default:"mailfile" doc:"Attribute with the path of the Domino mail file."`
 	PageSize     int           `yaml:"page_size" default:"500" doc:"Entries asked for at a time; 0: do not page."`
@@ -155,12 +157,12 @@ func (l *LDAP) bind(conn *ldap.Conn) error {
 func (l *LDAP) search(conn *ldap.Conn) (Reading, error) {
 	c := &l.Config
 	var attributes []string
-	for _, a := range []string{c.ID, c.Name, c.Group, c.Tel, c.Mail, c.SIP, c.JID, c.MailServer, c.MailFile} {
+	for _, a := range []string{c.ID, c.Name, c.Group, c.Tel, c.Mail, c.SIP, c.JID, c.SIPAccounts, c.MailServer, c.MailFile} {
 		if a != "" {
 			attributes = append(attributes, a)
 		}
 	}
-	out := Reading{}
+	out := Reading{Accounts: htdigest.Accounts{}}
 	var cookie []byte
 	for {
 		var controls []ldap.Control
@@ -174,6 +176,7 @@ func (l *LDAP) search(conn *ldap.Conn) (Reading, error) {
 			for _, e := range res.Entries {
 				if p, ok := l.person(e); ok {
 					out.People = append(out.People, p)
+					l.accounts(e, &out)
 				} else {
 					out.Skipped++
 				}
@@ -238,6 +241,18 @@ func (l *LDAP) person(e *ldap.Entry) (p presence.Person, ok bool) {
 		add("notes", server+"!!"+file)
 	}
 	return p, true
+}
+
+// accounts adds those of an entry to what is read.
+func (l *LDAP) accounts(e *ldap.Entry, out *Reading) {
+	if l.Config.SIPAccounts == "" {
+		return
+	}
+	for _, value := range e.GetEqualFoldAttributeValues(l.Config.SIPAccounts) {
+		if len(value) > maxValue || out.Accounts.Add(strings.TrimSpace(value)) != nil {
+			out.BadAccounts++
+		}
+	}
 }
 
 // guid writes a binary objectGUID the way Active Directory shows it: the first

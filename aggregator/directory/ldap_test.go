@@ -66,6 +66,8 @@ telephoneNumber: %[2]d
 mail: P%[1]d@example.com
 mailserver: CN=Mail1/O=Acme
 mailfile: mail\p%[1]d
+description: p%[1]d:example.com:%032[1]x
+description: no account
 
 `, i, 20000+i)
 	}
@@ -124,6 +126,28 @@ func TestRealServer(t *testing.T) {
 	}
 	if p, _ := d.Person("nomail"); len(p.Subjects) != 0 {
 		t.Errorf("an address that is none was taken: %v", p.Subjects)
+	}
+}
+
+// The accounts of a complete reading count; one that breaks off locks nobody out.
+func TestAccounts(t *testing.T) {
+	c := config(t, slapd(t, 30, "sizelimit 10"))
+	c.SIPAccounts, c.ID = "Description", "uid"
+	w := directory.NewWatch(directory.Config{LDAP: []directory.LDAPConfig{c}, Interval: time.Minute, Keep: 0.8}, slog.New(slog.DiscardHandler))
+	if _, known := w.HA1("p7", "example.com", "MD5"); known {
+		t.Error("known before anything was read")
+	}
+	for _, paged := range []int{50, 0} {
+		directory.SetPaging(w, paged)
+		if _, err := w.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, known := w.HA1("p29", "example.com", "MD5"); !known || got != fmt.Sprintf("%032x", 29) {
+			t.Errorf("%q, known %v", got, known)
+		}
+	}
+	if _, known := w.HA1("p7", "example.com", "SHA-256"); known {
+		t.Error("known by another algorithm")
 	}
 }
 

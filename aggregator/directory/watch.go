@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"presenced/aggregator/presence"
 	"presenced/internal/config"
+	"presenced/internal/htdigest"
 )
 
 // Config is the directory: section.
@@ -43,6 +46,9 @@ type Reading struct {
 	People   []presence.Person
 	Complete bool // everybody is in it: who is not, is gone
 	Skipped  int  // entries without an identifier
+
+	Accounts    htdigest.Accounts // for digest authentication; nil: none
+	BadAccounts int               // that are not of the form user:realm:HA1
 }
 
 // A Reader reads all people of one place.
@@ -59,6 +65,7 @@ type Watch struct {
 	log      *slog.Logger
 	last     []*Directory // of each reader
 	merged   *Directory
+	accounts []atomic.Pointer[htdigest.Accounts] // of each reader
 }
 
 // NewWatch makes a watch over all that c names.
@@ -72,6 +79,10 @@ func NewWatch(c Config, log *slog.Logger) *Watch {
 	}
 	w.last = slices.Repeat([]*Directory{Empty()}, len(w.readers))
 	w.merged = Empty()
+	w.accounts = make([]atomic.Pointer[htdigest.Accounts], len(w.readers))
+	for i := range w.accounts {
+		w.accounts[i].Store(&htdigest.Accounts{})
+	}
 	return w
 }
 
@@ -90,12 +101,19 @@ func (w *Watch) Read(ctx context.Context) (*Directory, error) {
 		if reading.Skipped > 0 {
 			w.log.Warn("entries without an identifier are left out", "directory", r.String(), "entries", reading.Skipped)
 		}
+		if reading.BadAccounts > 0 {
+			w.log.Warn("accounts that are not of the form user:realm:HA1 are left out", "directory", r.String(), "accounts", reading.BadAccounts)
+		}
 		fresh := w.index(reading.People)
 		if before := w.last[i].Len(); before > 0 && (!reading.Complete || float64(fresh.Len()) < w.keep*float64(before)) {
 			w.log.Warn("the directory gave fewer people than before; nobody is removed", "directory", r.String(),
 				"before", before, "now", fresh.Len(), "complete", reading.Complete)
 			fresh = w.index(union(fresh, w.last[i]))
+			all := maps.Clone(*w.accounts[i].Load()) // nobody is locked out either
+			maps.Copy(all, reading.Accounts)
+			reading.Accounts = all
 		}
+		w.accounts[i].Store(&reading.Accounts)
 		w.last[i] = fresh
 	}
 	var merged *Directory
@@ -108,6 +126,17 @@ func (w *Watch) Read(ctx context.Context) (*Directory, error) {
 		w.merged = merged
 	}
 	return w.merged, errors.Join(errs...)
+}
+
+// HA1 gives what a place knows of an account for digest authentication, the place
+// named first if several do. It may be called from any goroutine, and does not block.
+func (w *Watch) HA1(user, realm, algorithm string) (string, bool) {
+	for i := range w.accounts {
+		if ha1, ok := w.accounts[i].Load().HA1(user, realm, algorithm); ok {
+			return ha1, true
+		}
+	}
+	return "", false
 }
 
 // index is New for a reading; the problems are logged.

@@ -103,7 +103,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, s := range sources {
 		supervisor.AddSource(s)
 	}
-	bridges, err := cfg.bridges(ctx, kept, hub, gate, log)
+	bridges, err := cfg.bridges(ctx, kept, hub, people, gate, log)
 	if err != nil {
 		return err
 	}
@@ -234,14 +234,14 @@ func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 
 // bridges makes all bridges that the configuration names, but the page and those to
 // presence servers.
-func (c *Config) bridges(ctx context.Context, kept *store.Store, people lps.People, gate presence.Gate, log *slog.Logger) ([]aggregator.Bridge, error) {
+func (c *Config) bridges(ctx context.Context, kept *store.Store, people lps.People, accounts lps.Accounts, gate presence.Gate, log *slog.Logger) ([]aggregator.Bridge, error) {
 	subscriptions, err := kept.Bucket(ctx, "subscriptions")
 	if err != nil {
 		return nil, err
 	}
 	var all []aggregator.Bridge
 	for _, cfg := range c.LPS {
-		all = append(all, lps.New(cfg, people, gate, subscriptions.Part(cfg.Name), nil, log))
+		all = append(all, lps.New(cfg, people, gate, subscriptions.Part(cfg.Name), accounts, log))
 	}
 	for _, cfg := range c.XMPP {
 		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), gate, log))

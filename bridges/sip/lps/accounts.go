@@ -6,25 +6,22 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"presenced/internal/htdigest"
 )
 
 // A passwords holds the accounts of a file, and asks another source for those that
-// are not in it. The file has lines user:realm:HA1, as htdigest writes them: 32
-// hexadecimal digits of MD5 or 64 of SHA-256; a user may have both. Empty lines and
-// lines that begin with # count for nothing.
+// are not in it.
 type passwords struct {
 	file  string
 	other Accounts // nil: there is none
 	log   *slog.Logger
 
-	byUser atomic.Pointer[map[account]string]
+	byUser atomic.Pointer[htdigest.Accounts]
 	seen   os.FileInfo // as it was read
 }
-
-type account struct{ user, realm, algorithm string }
 
 const (
 	maxAccounts   = 64 << 20 // bytes of the file
@@ -34,7 +31,7 @@ const (
 // HA1 implements Accounts.
 func (p *passwords) HA1(user, realm, algorithm string) (string, bool) {
 	if all := p.byUser.Load(); all != nil {
-		if ha1, ok := (*all)[account{user, realm, algorithm}]; ok {
+		if ha1, ok := all.HA1(user, realm, algorithm); ok {
 			return ha1, true
 		}
 	}
@@ -68,37 +65,13 @@ func (p *passwords) read() error {
 	if len(data) > maxAccounts {
 		return fmt.Errorf("accounts: %s is larger than %d bytes", p.file, maxAccounts)
 	}
-	all, err := parseAccounts(string(data))
+	all, err := htdigest.Parse(string(data))
 	if err != nil {
 		return fmt.Errorf("accounts: %s: %w", p.file, err)
 	}
 	p.byUser.Store(&all)
 	p.seen = info
 	return nil
-}
-
-// parseAccounts reads the lines of the file. No error quotes a line.
-func parseAccounts(text string) (map[account]string, error) {
-	all := map[account]string{}
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		part := strings.Split(line, ":")
-		if len(part) != 3 || part[0] == "" || part[1] == "" {
-			return nil, fmt.Errorf("line %d is not user:realm:HA1", n)
-		}
-		algorithm := map[int]string{32: algorithmMD5, 64: algorithmSHA256}[len(part[2])]
-		ha1 := strings.ToLower(part[2])
-		if algorithm == "" || strings.Trim(ha1, "0123456789abcdef") != "" {
-			return nil, fmt.Errorf("line %d: the HA1 is neither 32 hexadecimal digits (MD5) nor 64 (SHA-256)", n)
-		}
-		all[account{part[0], part[1], algorithm}] = ha1
-	}
-	return all, nil
 }
 
 // follow reads the file again when it changes, until ctx ends. What cannot be read

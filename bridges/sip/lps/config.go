@@ -10,6 +10,7 @@ import (
 	"presenced/bridges/pidf"
 	"presenced/bridges/sip/wire"
 	"presenced/internal/config"
+	"presenced/internal/htdigest"
 )
 
 // Config is one entry of the lps: section: one Local Presence Service.
@@ -90,7 +91,7 @@ func (c *Config) Check() []config.Problem {
 		wrong("algorithms", "want SHA-256, MD5 or both")
 	}
 	for _, a := range c.Algorithms {
-		if a != algorithmSHA256 && a != algorithmMD5 {
+		if a != htdigest.SHA256 && a != htdigest.MD5 {
 			wrong("algorithms", "%q is neither SHA-256 nor MD5", a)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"presenced/internal/htdigest"
 )
 
 // Accounts knows the passwords of those who may use the service, as HA1 only.
@@ -26,12 +28,6 @@ type Accounts interface {
 	// block.
 	HA1(user, realm, algorithm string) (string, bool)
 }
-
-// The algorithms of digest authentication, as they stand in headers.
-const (
-	algorithmMD5    = "MD5"
-	algorithmSHA256 = "SHA-256"
-)
 
 // Bounds of what is looked at before anything is proven.
 const (
@@ -212,7 +208,7 @@ type credentials struct {
 // response gives what answers the challenge by RFC 7616 section 3.4.1.
 func (c *credentials) response(ha1, method string) string {
 	h := md5.New //nolint:gosec // as above
-	if c.algorithm == algorithmSHA256 {
+	if c.algorithm == htdigest.SHA256 {
 		h = sha256.New
 	}
 	ha2 := digestOf(h, method, c.uri)
@@ -272,7 +268,7 @@ func parseCredentials(value string) (c credentials, ok bool) {
 		}
 	}
 	if c.algorithm == "" {
-		c.algorithm = algorithmMD5
+		c.algorithm = htdigest.MD5
 	}
 	count, err := strconv.ParseUint(c.nc, 16, 32)
 	c.count = uint32(count)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/icholy/digest"
+
+	"presenced/internal/htdigest"
 )
 
 // The accounts of the tests: the password is the name, turned around.
@@ -19,7 +21,7 @@ type accounts struct{}
 
 func (accounts) HA1(user, realm, algorithm string) (string, bool) {
 	h := md5.New
-	if algorithm == algorithmSHA256 {
+	if algorithm == htdigest.SHA256 {
 		h = sha256.New
 	}
 	return hashOf(h, user+":"+realm+":"+password(user)), strings.Trim(user, "abcdefghijklmnopqrstuvwxyz0123456789") == "" && user != "mallory"
@@ -34,7 +36,7 @@ func hashOf(h func() hash.Hash, text string) string {
 func password(user string) string { return user + "'s" }
 
 func newGuard() *Guard {
-	return NewGuard("example.test", []string{algorithmSHA256, algorithmMD5}, accounts{})
+	return NewGuard("example.test", []string{htdigest.SHA256, htdigest.MD5}, accounts{})
 }
 
 // credentialsFor answers a challenge as a client does, by another implementation.
@@ -54,7 +56,7 @@ func credentialsFor(t testing.TB, challenge, user, password, method string, coun
 func TestDigest(t *testing.T) {
 	source, now := netip.MustParseAddr("192.0.2.1"), epoch()
 	g := newGuard()
-	for i, algorithm := range []string{algorithmSHA256, algorithmMD5} {
+	for i, algorithm := range []string{htdigest.SHA256, htdigest.MD5} {
 		challenge := g.Challenge(source, false, now)[i]
 		if !strings.Contains(challenge, "algorithm="+algorithm+",") {
 			t.Fatalf("challenge %d: %s", i, challenge)
@@ -152,7 +154,7 @@ func FuzzCredentials(f *testing.F) {
 
 func BenchmarkVerify(b *testing.B) {
 	source, now := netip.MustParseAddr("192.0.2.1"), epoch()
-	for i, algorithm := range []string{algorithmSHA256, algorithmMD5} {
+	for i, algorithm := range []string{htdigest.SHA256, htdigest.MD5} {
 		b.Run(algorithm, func(b *testing.B) {
 			g := newGuard()
 			challenge := g.Challenge(source, false, now)[i]
