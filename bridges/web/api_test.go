@@ -39,10 +39,10 @@ func TestAPI(t *testing.T) {
 		{"/metrics", "", 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", ""},
 		{"/static/board.js", "", 200, "text/javascript; charset=utf-8", "EventSource"},
 		{"/static/icons.svg", "", 200, "image/svg+xml", "s-busy"},
-		{"/static/none.js", "", 404, "text/html; charset=utf-8", "Not found"},
-		{"/static/..%2fsite.go", "", 404, "text/html; charset=utf-8", "Not found"},
+		{"/static/none.js", "", 404, "text/plain; charset=utf-8", "not found"},
+		{"/static/..%2fsite.go", "", 404, "text/plain; charset=utf-8", "not found"},
 		{"/static/.", "", 307, "", ""},
-		{"/static/%2e", "", 404, "text/html; charset=utf-8", "Not found"},
+		{"/static/%2e", "", 404, "text/plain; charset=utf-8", "not found"},
 		{"/rubbish", "", 404, "text/html; charset=utf-8", "Not found"},
 	} {
 		rec := get(t, s, tt.target, "Accept", tt.accept)
@@ -68,7 +68,7 @@ func TestAPI(t *testing.T) {
 
 func TestRequestsRefused(t *testing.T) {
 	w := office()
-	s := New(DefaultConfig(), w, w, w, prometheus.NewRegistry(), quiet())
+	s := New(DefaultConfig(), w, w, Parts{Past: w}, prometheus.NewRegistry(), quiet())
 	for _, host := range []string{"evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1", ""} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/people", nil)
 		r.Host = host
@@ -86,7 +86,7 @@ func TestRequestsRefused(t *testing.T) {
 	if got := s.Status().Problems["requests for another host"]; got != 5 {
 		t.Errorf("%d requests counted, want 5", got)
 	}
-	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, w, w, nil, quiet())
+	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, w, Parts{Past: w}, nil, quiet())
 	if rec := get(t, wide, "/", "Host", "presence.example.com"); rec.Code != http.StatusOK {
 		t.Errorf("a site that is not on loopback refuses its name: %d", rec.Code)
 	}
@@ -114,19 +114,47 @@ func TestConfig(t *testing.T) {
 	if ps := def.Check(); len(ps) != 0 {
 		t.Errorf("the default is wrong: %v", ps)
 	}
-	for _, tt := range []struct {
-		cfg  Config
-		path string
-	}{
-		{Config{Listen: "8080", Title: "x"}, "listen"},
-		{Config{Listen: "localhost:http", Title: "x"}, "listen"},
-		{Config{Listen: "localhost:70000", Title: "x"}, "listen"},
-		{Config{Listen: ":8080"}, "title"},
-		{Config{Listen: ":8080", Title: strings.Repeat("x", 61)}, "title"},
+	for path, wrong := range map[string][]func(*Config){
+		"listen": {
+			func(c *Config) { c.Listen = "8080" },
+			func(c *Config) { c.Listen = "localhost:http" },
+			func(c *Config) { c.Listen = "localhost:70000" },
+			func(c *Config) { c.Listen = ":8080" }, // passwords in clear
+		},
+		"title": {
+			func(c *Config) { c.Title = "" },
+			func(c *Config) { c.Title = strings.Repeat("x", 61) },
+		},
+		"tls.self_signed": {func(c *Config) { c.TLS.CertFile, c.TLS.KeyFile, c.TLS.SelfSigned = "c", "k", true }},
+		"signin.idle":     {func(c *Config) { c.SignIn.Idle = 0 }},
+		"signin.required": {func(c *Config) { c.Listen, c.SignIn.Local = ":8080", false }},
+		"signin.url":      {func(c *Config) { c.TLS.SelfSigned, c.SignIn.URL = true, "http://localhost" }},
 	} {
-		ps := tt.cfg.Check()
-		if len(ps) != 1 || ps[0].Path != tt.path {
-			t.Errorf("%+v: %v, want one about %s", tt.cfg, ps, tt.path)
+		for _, change := range wrong {
+			c := DefaultConfig()
+			change(&c)
+			if ps := c.Check(); len(ps) != 1 || ps[0].Path != path {
+				t.Errorf("%+v: %v, want one about %s", c, ps, path)
+			}
+		}
+	}
+	for origin, right := range map[string]func(*Config){
+		"http://127.0.0.1:8080":        func(*Config) {},
+		"https://ps.example.com:8443":  func(c *Config) { c.Listen, c.TLS.SelfSigned = ":8443", true },
+		"https://10.0.0.1:8443":        func(c *Config) { c.Listen, c.TLS.SelfSigned = "10.0.0.1:8443", true },
+		"https://presence.example.com": func(c *Config) { c.Listen, c.SignIn.URL = "0.0.0.0:8080", "https://presence.example.com" },
+		"http://0.0.0.0:8080":          func(c *Config) { c.Listen, c.SignIn.Local, c.SignIn.Required = "0.0.0.0:8080", false, "false" },
+	} {
+		c := DefaultConfig()
+		right(&c)
+		if ps := c.Check(); len(ps) != 0 {
+			t.Errorf("%s: %v", origin, ps)
+		}
+		if got := c.Origin("ps.example.com"); got != strings.Replace(origin, "0.0.0.0", "ps.example.com", 1) {
+			t.Errorf("browsers reach it at %s, want %s", got, origin)
+		}
+		if c.Local() != strings.HasPrefix(origin, "http://127") {
+			t.Errorf("%s: local is %v", origin, c.Local())
 		}
 	}
 }

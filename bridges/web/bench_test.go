@@ -26,7 +26,7 @@ func crowd(n int) *world {
 // BenchmarkBoard is one page of the board of ten thousand people.
 func BenchmarkBoard(b *testing.B) {
 	w := crowd(10000)
-	s := New(DefaultConfig(), w, w, w, nil, quiet())
+	s := New(DefaultConfig(), w, w, Parts{Past: w}, nil, quiet())
 	for b.Loop() {
 		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/?q=person", nil)
 		r.Host = "localhost"
@@ -41,7 +41,7 @@ func BenchmarkBoard(b *testing.B) {
 // BenchmarkChange is one change of state, up to the bytes that all streams share.
 func BenchmarkChange(b *testing.B) {
 	w := crowd(10000)
-	s := New(DefaultConfig(), w, w, w, nil, quiet())
+	s := New(DefaultConfig(), w, w, Parts{Past: w}, nil, quiet())
 	members := s.members()
 	for _, m := range members {
 		s.feed.put(m)

@@ -63,7 +63,7 @@ func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	f := parseFilter(query)
 	f.id, f.nobody = "", false
 	order := query.Get("sort")
-	p := s.newPage("board", "Board", f.query(f.state)) // before the states are read, so that its stream misses none
+	p := s.newPage(r, "board", "Board", f.query(f.state)) // before the states are read, so that its stream misses none
 	members := s.members()
 
 	var t tally

@@ -316,7 +316,7 @@ func TestBrowserReconnects(t *testing.T) {
 	w := town()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, w, w, nil, quiet())
+	s := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, w) }()
@@ -335,7 +335,7 @@ func TestBrowserReconnects(t *testing.T) {
 	b.look("board-lost", 1440, 900, "light")
 
 	cfg.Listen = address
-	again := New(cfg, w, w, w, nil, quiet())
+	again := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	runSite(t, again, w)
 	b.do(chromedp.Click(`#lost button`))
 	b.until(`document.getElementById('lost').hidden && document.querySelector('#p-` + renner + ` .state').textContent === 'Busy'`)

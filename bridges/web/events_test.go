@@ -328,7 +328,7 @@ func TestSlowClient(t *testing.T) {
 	w := office()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, w, w, nil, quiet())
+	s := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	s.patience = 50 * time.Millisecond
 	s.feed.render = func(member) string { return `<tr id="p-x">` + strings.Repeat("x", 1<<20) + "</tr>" }
 	runSite(t, s, w)
@@ -367,7 +367,7 @@ func TestRun(t *testing.T) {
 	}
 	cfg := DefaultConfig()
 	cfg.Listen = s.Addr().String()
-	second := New(cfg, w, w, w, nil, quiet())
+	second := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	if err := second.Run(t.Context(), w); err == nil || presence.IsPermanent(err) {
 		t.Errorf("a taken port gives %v, want an error that may pass", err)
 	}
@@ -381,7 +381,7 @@ func TestRunEndsStreams(t *testing.T) {
 	w := office()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, w, w, nil, quiet())
+	s := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, w) }()
@@ -428,7 +428,7 @@ func FuzzQuery(f *testing.F) {
 	f.Add("q=marta&group=Finance&state=busy&sort=since&page=2", "e-7")
 	f.Add("q=%00%ff%22%3e%3cscript%3e&group='&page=-9999999999999999999", "9-")
 	w := office()
-	s := New(DefaultConfig(), w, w, w, nil, quiet())
+	s := New(DefaultConfig(), w, w, Parts{Past: w}, nil, quiet())
 	f.Fuzz(func(t *testing.T, query, cursor string) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.URL.RawQuery, r.Host = query, "localhost"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"encoding/hex"
 	"html/template"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"presenced/bridges/web/signin"
 )
 
 //go:embed templates
@@ -56,25 +59,123 @@ func (l *looks) html(name string, data any) string {
 
 // A page is what the layout shows around every page.
 type page struct {
-	Name    string // of the template, and data-page for the script
-	Title   string
-	Site    string // Config.Title
-	Zone    string
-	Version string
-	Cursor  string // where the page's stream begins
-	Watch   string // the query of the page's stream
-	Parts   string // how many sources, bridges and stores there are
-	Body    any
+	Name     string // of the template, and data-page for the script
+	Title    string
+	Site     string // Config.Title
+	Zone     string
+	Version  string
+	Cursor   string // where the page's stream begins
+	Watch    string // the query of the page's stream
+	Who      signin.Identity
+	SignIn   bool   // there is a way to
+	Here     string // the address of the page, to come back to
+	Sections []section
+	Done     string // what was done, told once
+	Bad      string // why nothing was done
+	Body     any
 }
 
-func (s *Site) newPage(name, title string, watch url.Values) page {
+// newPage makes what the layout shows to who asks. A page without a stream of its own
+// watches {"rows": {"none"}}.
+func (s *Site) newPage(r *http.Request, name, title string, watch url.Values) page {
+	who := signin.From(r.Context())
 	return page{
 		Name: name, Title: title, Site: s.cfg.Title, Zone: time.Now().In(s.zone).Format("MST"), Version: s.looks.version, Cursor: s.feed.cursor(),
-		Watch: watch.Encode(), Parts: number(len(s.desk.Health())),
+		Watch: watch.Encode(), Who: who, SignIn: s.parts.SignIn != nil, Here: r.URL.RequestURI(), Sections: s.sections(who, name),
 	}
 }
 
+// A place is an entry of the navigation.
+type place struct {
+	Section    string // everyone or administration
+	Under      string // the branch that it stands on, such as Services; empty: none
+	Href       string
+	Icon, Text string
+	Page       string            // the template where it is the current one
+	Needs      signin.Permission // to see it; 0: somebody who signed in
+	Count      func() int        // shown beside it; nil: nothing
+}
+
+// The sections of the navigation.
+const (
+	everyone       = "Everyone"
+	administration = "Administration"
+)
+
+// offer adds an entry to the navigation, while the routes are made.
+func (s *Site) offer(p place) { s.places = append(s.places, p) }
+
+// A section is one heading of the navigation and what is below it.
+type section struct {
+	Title   string
+	Entries []entry
+}
+
+type entry struct {
+	place
+
+	Number  string
+	Current bool
+	Leaves  []entry // of a branch
+}
+
+// sections gives the navigation as far as it leads who asks somewhere.
+func (s *Site) sections(who signin.Identity, name string) []section {
+	var all []section
+	for _, p := range s.places {
+		if p.Needs != 0 && !who.May(p.Needs) || p.Needs == 0 && who.Account == "" {
+			continue
+		}
+		if len(all) == 0 || all[len(all)-1].Title != p.Section {
+			all = append(all, section{Title: p.Section})
+		}
+		e := entry{place: p, Current: p.Page == name}
+		if p.Count != nil {
+			e.Number = number(p.Count())
+		}
+		in := &all[len(all)-1].Entries
+		if p.Under != "" {
+			if n := len(*in); n == 0 || (*in)[n-1].Text != p.Under || (*in)[n-1].Href != "" {
+				*in = append(*in, entry{place: place{Text: p.Under, Icon: "services"}})
+			}
+			in = &(*in)[len(*in)-1].Leaves
+		}
+		*in = append(*in, e)
+	}
+	return all
+}
+
+// done answers a form: the browser goes on to an address of this site, where the
+// layout tells once what was done.
+func (s *Site) done(w http.ResponseWriter, r *http.Request, address, told string) { //nolint:unused // for the pages that change something
+	http.SetCookie(w, s.toldCookie(base64.RawURLEncoding.EncodeToString([]byte(told)), 60))
+	http.Redirect(w, r, address, http.StatusSeeOther) //nolint:gosec // the caller's, not the request's
+}
+
+const (
+	cookieTold = "presenced-told"
+	maxTold    = 1024 // bytes of the cookie
+)
+
+func (s *Site) toldCookie(value string, age int) *http.Cookie {
+	return &http.Cookie{Name: cookieTold, Value: value, Path: "/", MaxAge: age, Secure: s.parts.Certificate != nil, HttpOnly: true, SameSite: http.SameSiteStrictMode} //nolint:gosec // it is text to show, and plain HTTP is for loopback
+}
+
+// told gives what done told the page before, and forgets it.
+func (s *Site) told(w http.ResponseWriter, r *http.Request) string {
+	c, err := r.Cookie(cookieTold)
+	if err != nil || len(c.Value) > maxTold {
+		return ""
+	}
+	http.SetCookie(w, s.toldCookie("", -1))
+	text, _ := base64.RawURLEncoding.DecodeString(c.Value) //nolint:errcheck // what is none tells nothing
+	return string(text)
+}
+
 func (s *Site) show(w http.ResponseWriter, r *http.Request, code int, p *page) {
+	if p.Bad == "" {
+		p.Done = s.told(w, r)
+	}
 	var b bytes.Buffer
 	if err := s.looks.pages[p.Name].ExecuteTemplate(&b, "layout", p); err != nil {
 		s.log.ErrorContext(r.Context(), "a page could not be written", "page", p.Name, "error", err)
@@ -87,6 +188,6 @@ func (s *Site) show(w http.ResponseWriter, r *http.Request, code int, p *page) {
 }
 
 func (s *Site) missingPage(w http.ResponseWriter, r *http.Request) {
-	p := s.newPage("missing", "Not found", url.Values{"rows": {"none"}})
+	p := s.newPage(r, "missing", "Not found", url.Values{"rows": {"none"}})
 	s.show(w, r, http.StatusNotFound, &p)
 }

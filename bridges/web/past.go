@@ -72,7 +72,7 @@ func tellsAhead(a presence.Access) bool {
 func (s *Site) lookBack(ctx context.Context, id presence.ID, to time.Time) (a presence.Access, done func(), err error) {
 	a = s.access(id)
 	switch age := time.Since(to); {
-	case s.past == nil:
+	case s.parts.Past == nil:
 		return a, nil, ErrNotRemembered
 	case !tellsTimes(a):
 		return a, nil, errNotShown
@@ -98,7 +98,7 @@ func (s *Site) history(ctx context.Context, id presence.ID, since, until time.Ti
 		return nil, err
 	}
 	defer done()
-	return s.past.History(ctx, id, since, until, access, most)
+	return s.parts.Past.History(ctx, id, since, until, access, most)
 }
 
 // explainAt gives the reasoning at a past moment as the viewer may see it now.
@@ -110,7 +110,7 @@ func (s *Site) explainAt(ctx context.Context, id presence.ID, at time.Time) (rea
 		return reasoning{}, err
 	}
 	defer done()
-	e, err := s.past.ExplainAt(ctx, id, at)
+	e, err := s.parts.Past.ExplainAt(ctx, id, at)
 	if err != nil {
 		return reasoning{}, err
 	}

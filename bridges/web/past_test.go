@@ -100,7 +100,7 @@ func TestPastRefused(t *testing.T) {
 			t.Errorf("%s, the page of now: %d", what, rec.Code)
 		}
 	}
-	refused(New(DefaultConfig(), w, w, nil, prometheus.NewRegistry(), quiet()), "no history", 404, "nothing is remembered")
+	refused(New(DefaultConfig(), w, w, Parts{}, prometheus.NewRegistry(), quiet()), "no history", 404, "nothing is remembered")
 	for _, level := range []presence.Level{presence.LevelBlock, presence.LevelConfirm, presence.LevelStatus} {
 		w.rules["7"] = presence.Access{Level: level}
 		refused(newSite(w), level.String(), 404, "only what is now")
@@ -222,7 +222,7 @@ func (p *stuckPast) ExplainAt(ctx context.Context, _ presence.ID, _ time.Time) (
 func TestPastIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, past := newWorld(person("7", "Greta Hoffmann", "21003")), &stuckPast{}
-		s := New(DefaultConfig(), w, w, past, prometheus.NewRegistry(), quiet())
+		s := New(DefaultConfig(), w, w, Parts{Past: past}, prometheus.NewRegistry(), quiet())
 		began := time.Now()
 		if rec := get(t, s, "/people/7"); rec.Code != http.StatusOK || time.Since(began) > dayTime || !strings.Contains(rec.Body.String(), "cannot be read just now") {
 			t.Errorf("the page: %d after %s", rec.Code, time.Since(began))

@@ -80,7 +80,7 @@ type heardView struct {
 func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 	id := presence.ID(r.PathValue("id"))
 	f := filter{id: id}
-	p := s.newPage("person", "", f.query("")) // before the state is read, so that its stream misses none
+	p := s.newPage(r, "person", "", f.query("")) // before the state is read, so that its stream misses none
 	person, ok := s.person(id)
 	if !ok {
 		s.missingPage(w, r)

@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"presenced/bridges/web/signin"
 )
 
 //go:embed static
@@ -18,34 +21,79 @@ var static embed.FS
 const policyCSP = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// routes is the table of addresses. A path that is known with another method gives 405.
+// routes is the table of addresses. A path that is known with another method gives
+// 405. All but what stands first takes a permission.
 func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.boardPage)
-	mux.HandleFunc("GET /people/{id}", s.personPage)
-	mux.HandleFunc("GET /sources", s.sourcesPage)
-	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /static/{name}", s.asset)
-	mux.HandleFunc("GET /api/people", s.apiPeople)
-	mux.HandleFunc("GET /api/people/{id}", s.apiPerson)
-	mux.HandleFunc("GET /api/people/{id}/explain", s.apiExplain)
-	mux.HandleFunc("GET /api/people/{id}/history", s.apiHistory)
-	mux.HandleFunc("GET /api/health", s.apiHealth)
-	mux.HandleFunc("GET /api/", s.apiMissing)
 	mux.HandleFunc("GET /healthz", s.healthz)
-	if gather != nil {
-		mux.Handle("GET /metrics", promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	if s.parts.SignIn != nil {
+		s.parts.SignIn.Routes(mux)
 	}
-	mux.HandleFunc("GET /", s.missingPage)
+
+	// The order is that of the navigation.
+	s.boardRoutes(mux)
+	s.sourcesRoutes(mux)
+
+	if gather != nil {
+		metrics := promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+		mux.Handle("GET /metrics", s.require(signin.ReadHealth, metrics.ServeHTTP))
+	}
+	mux.Handle("GET /api/", s.require(signin.ReadStates, s.apiMissing))
+	mux.Handle("GET /", s.require(signin.ReadStates, s.missingPage))
 	return mux
+}
+
+func (s *Site) boardRoutes(mux *http.ServeMux) {
+	s.offer(place{Section: everyone, Href: "/", Icon: "people", Text: "Board", Page: "board", Needs: signin.ReadStates})
+	mux.Handle("GET /{$}", s.require(signin.ReadStates, s.boardPage))
+	mux.Handle("GET /people/{id}", s.require(signin.ReadStates, s.personPage))
+	mux.Handle("GET /events", s.require(signin.ReadStates, s.events))
+	mux.Handle("GET /api/people", s.require(signin.ReadStates, s.apiPeople))
+	mux.Handle("GET /api/people/{id}", s.require(signin.ReadStates, s.apiPerson))
+	mux.Handle("GET /api/people/{id}/explain", s.require(signin.ReadStates, s.apiExplain))
+	mux.Handle("GET /api/people/{id}/history", s.require(signin.ReadStates, s.apiHistory))
+}
+
+func (s *Site) sourcesRoutes(mux *http.ServeMux) {
+	s.offer(place{
+		Section: administration, Href: "/sources", Icon: "sources", Text: "Sources", Page: "sources", Needs: signin.ReadHealth,
+		Count: func() int { return len(s.desk.Health()) },
+	})
+	mux.Handle("GET /sources", s.require(signin.ReadHealth, s.sourcesPage))
+	mux.Handle("GET /api/health", s.require(signin.ReadHealth, s.apiHealth))
+}
+
+// require lets those pass to next who may do all of p; the others are told how they could.
+func (s *Site) require(p signin.Permission, next http.HandlerFunc) http.Handler {
+	if s.parts.SignIn != nil {
+		return s.parts.SignIn.Require(p, next)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !signin.From(r.Context()).May(p) {
+			http.Error(w, "nobody can sign in to this page (web.signin), so nobody may do that", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	})
+}
+
+// identify finds out who asks: signin.From gives it from then on.
+func (s *Site) identify(next http.Handler) http.Handler {
+	if s.parts.SignIn != nil {
+		return s.parts.SignIn.Guard(next)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(signin.With(r.Context(), signin.Identity{Role: signin.Anyone})))
+	})
 }
 
 // guard sets what holds for every answer, and refuses requests that are not
 // meant for this server: a site that is served on loopback answers to no other
-// name, or any page on the web could read it through a name of its own that
-// resolves to 127.0.0.1.
+// name than that of its own address, or any page on the web could read it through a
+// name of its own that resolves to 127.0.0.1.
 func (s *Site) guard(next http.Handler) http.Handler {
-	local := loopback(s.cfg.Listen)
+	local, address := loopback(s.cfg.Listen), s.cfg.host()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policyCSP)
@@ -54,10 +102,10 @@ func (s *Site) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		if local && !loopback(r.Host) {
+		if local && !loopback(r.Host) && (address == "" || !strings.EqualFold(r.Host, address)) {
 			s.count("requests for another host")
 			http.Error(w, "This server answers as "+net.JoinHostPort("localhost", portOf(s.cfg.Listen))+
-				" only. A proxy before it has to pass that on as the Host.", http.StatusMisdirectedRequest)
+				" and as web.signin.url only. A proxy before it has to pass one of them on as the Host.", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -73,7 +121,7 @@ func portOf(hostport string) string {
 func (s *Site) asset(w http.ResponseWriter, r *http.Request) {
 	name := path.Join("static", r.PathValue("name"))
 	if info, err := fs.Stat(static, name); err != nil || info.IsDir() {
-		s.missingPage(w, r)
+		http.NotFound(w, r)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-cache")

@@ -1,10 +1,10 @@
 // Package web is the page of presenced: a live board of everyone, a page for
 // each person with the reasoning behind their state and what it was before, the
-// health of every part, and the same as JSON. It reads only, and it knows no users:
-// every viewer is the watcher web:anyone, who sees what the gate gives them.
+// health of every part, and the same as JSON. Who signed in is a watcher of their
+// own, everybody else is web:anyone; both see what the gate gives them.
 //
-// It is a bridge that cmd runs. It also asks the aggregator through Desk, and the
-// journal through Past, which cmd implements.
+// It is a bridge that cmd runs. It also asks the aggregator through Desk, and what
+// Parts names, which cmd implements.
 package web
 
 import (
@@ -25,6 +25,8 @@ import (
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/certificate"
+	"presenced/bridges/web/signin"
 )
 
 // A Desk answers what the pages ask of the aggregator. It must be safe for
@@ -54,17 +56,27 @@ const (
 	shutdownTime = 5 * time.Second
 )
 
+// Parts is what the page can do beyond telling the present. What is nil, or empty, is
+// left out, with the pages that need it.
+type Parts struct {
+	SignIn      *signin.Desk        // nil: nobody signs in, and everybody is signin.Anyone
+	Certificate *certificate.Source // nil: plain HTTP
+	Past        Past                // nil: nothing is remembered
+	Version     string              // of presenced
+}
+
 // A Site is the bridge. Make one with New.
 type Site struct {
 	cfg     Config
 	desk    Desk
 	gate    presence.Gate
-	past    Past          // nil: nothing is remembered
+	parts   Parts
 	readers chan struct{} // the turns of those who read the past
 	log     *slog.Logger
 	zone    *time.Location // of times written without script
 	looks   *looks
 	feed    *feed
+	places  []place // the navigation
 	handler http.Handler
 
 	streams  atomic.Int64
@@ -78,15 +90,15 @@ type Site struct {
 }
 
 // New makes a Site for a configuration that has passed Check. It shows what gate
-// gives the watcher web:anyone, the past as far as past is not nil, and the metrics
-// that gather gives; none if that is nil. Nothing is opened before Run.
-func New(cfg Config, desk Desk, gate presence.Gate, past Past, gather prometheus.Gatherer, log *slog.Logger) *Site {
+// gives the viewer, does what parts can, and gives the metrics of gather; none if
+// that is nil. Nothing is opened before Run.
+func New(cfg Config, desk Desk, gate presence.Gate, parts Parts, gather prometheus.Gatherer, log *slog.Logger) *Site {
 	s := &Site{
-		cfg: cfg, desk: desk, gate: gate, past: past, readers: make(chan struct{}, pastReaders), log: log, zone: time.Local, looks: newLooks(),
+		cfg: cfg, desk: desk, gate: gate, parts: parts, readers: make(chan struct{}, pastReaders), log: log, zone: time.Local, looks: newLooks(),
 		patience: 10 * time.Second, problems: map[string]int{},
 	}
 	s.feed = newFeed(s.rowHTML)
-	s.handler = s.guard(s.routes(gather))
+	s.handler = s.guard(s.identify(s.routes(gather)))
 	return s
 }
 
@@ -132,9 +144,14 @@ func (s *Site) Run(ctx context.Context, hub presence.Hub) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return running }, // its end ends the streams
 	}
+	serve := server.Serve
+	if s.parts.Certificate != nil {
+		server.TLSConfig = s.parts.Certificate.TLS() //nolint:contextcheck // a handshake has a context of its own
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
 	group.Go(func() error { return s.follow(running, hub) })
 	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the pages: %w", err)
 		}
 		return nil
@@ -183,7 +200,7 @@ func (s *Site) Status() presence.Status {
 	}
 	if s.addr != nil {
 		st.Phase = presence.PhaseLive
-		st.Detail = fmt.Sprintf("http://%s, %s live", s.addr, plural(int(s.streams.Load()), "page", "pages"))
+		st.Detail = fmt.Sprintf("%s://%s, %s live", s.cfg.scheme(), s.addr, plural(int(s.streams.Load()), "page", "pages"))
 	}
 	return st
 }

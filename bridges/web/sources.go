@@ -81,7 +81,7 @@ func phaseMark(p presence.Phase) string {
 }
 
 func (s *Site) sourcesPage(w http.ResponseWriter, r *http.Request) {
-	p := s.newPage("sources", "Sources", url.Values{"rows": {"none"}})
+	p := s.newPage(r, "sources", "Sources", url.Values{"rows": {"none"}})
 	only := presence.Phase(r.URL.Query().Get("phase"))
 	if !slices.Contains(phases(), only) {
 		only = ""

@@ -247,7 +247,7 @@ func serve(t *testing.T, w *world) *Site {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	s := New(cfg, w, w, w, nil, quiet())
+	s := New(cfg, w, w, Parts{Past: w}, nil, quiet())
 	s.zone = time.UTC
 	runSite(t, s, w)
 	return s

@@ -86,7 +86,7 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	for _, src := range sources {
 		supervisor.AddSource(src)
 	}
-	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, nil, newMetrics(hub, supervisor), log)
+	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, web.Parts{Version: version}, newMetrics(hub, supervisor), log)
 	supervisor.AddBridge(site)
 
 	fmt.Fprintf(term.Out, "A day in an office of %d, %g times as fast as the clock. The phones are on a simulated Communication Manager,\n"+

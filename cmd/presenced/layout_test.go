@@ -42,7 +42,10 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/sip/wire", nil},
 		{"presenced/bridges/sip/lps", []string{"presenced/bridges/pidf", "presenced/bridges/sip/documents", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/xmpp", nil},
-		{"presenced/bridges/web", []string{"presenced/aggregator", "presenced/aggregator/directory", "presenced/aggregator/journal"}},
+		{"presenced/bridges/web", []string{
+			"presenced/aggregator", "presenced/aggregator/access", "presenced/aggregator/audit", "presenced/aggregator/directory", "presenced/aggregator/journal",
+			"presenced/bridges/web/...",
+		}},
 		{"presenced/bridges/web/certificate", nil},
 		{"presenced/bridges/web/signin", nil},
 		{"presenced/fixtures/sim/simaes", []string{"presenced/aes/csta", "presenced/fixtures/sim/..."}},

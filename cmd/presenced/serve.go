@@ -123,7 +123,12 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
-	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, past, metrics, log))
+	shown, door, err := newFrontDoor(ctx, cfg, kept, hub, trail, log)
+	if err != nil {
+		return err
+	}
+	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Version: version}
+	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, parts, metrics, log))
 
 	// The recorder outlives the sources and bridges, to write what they said last.
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
@@ -156,6 +161,11 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
 	g.Go(func() error { return administered.Run(ctx) })
+	g.Go(func() error {
+		return runDesk(ctx, door, func(link string) {
+			log.WarnContext(ctx, "the page has no administrator yet: this link makes the first one, once, within an hour", "link", link)
+		}, log)
+	})
 	g.Go(func() error {
 		return people.Run(ctx, func(d *directory.Directory) {
 			hub.SetDirectory(d, time.Now())

@@ -36,6 +36,9 @@ type Config struct {
 	Names      []string `yaml:"names" default:"localhost" doc:"Host names and addresses that the self-signed certificate is for."`
 }
 
+// DefaultConfig gives the section of an installation that nobody configured.
+func DefaultConfig() Config { return Config{Names: []string{"localhost"}} }
+
 // Enabled tells whether c asks for TLS.
 func (c *Config) Enabled() bool { return c.SelfSigned || c.CertFile != "" || c.KeyFile != "" }
 
@@ -102,6 +105,20 @@ func (s *Source) Expires() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now.Leaf.NotAfter
+}
+
+// Name gives a host name that the certificate is for; empty: it names none.
+func (s *Source) Name() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch leaf := s.now.Leaf; {
+	case len(leaf.DNSNames) > 0:
+		return leaf.DNSNames[0]
+	case len(leaf.IPAddresses) > 0:
+		return leaf.IPAddresses[0].String()
+	default:
+		return ""
+	}
 }
 
 // get gives the certificate; what cannot be read leaves the one before.

@@ -99,6 +99,18 @@ func (c *Config) Demanded(loopback bool) bool {
 	return c.Required == requiredTrue || c.Required != requiredFalse && !loopback
 }
 
+// Offers tells whether there is any way to sign in.
+func (c *Config) Offers() bool { return c.Local || c.LDAP.URL != "" || c.OIDC.Issuer != "" }
+
+// DefaultConfig gives the section of an installation that nobody configured.
+func DefaultConfig() Config {
+	return Config{
+		Required: requiredAuto, Local: true, Idle: 8 * time.Hour, Absolute: 24 * time.Hour,
+		LDAP: LDAPConfig{Filter: "(uid={name})", Name: "cn", Mail: "mail", Group: "memberOf", GroupFilter: "(member={dn})", Timeout: 10 * time.Second, TLS: trust.Config{MinVersion: "1.2"}},
+		OIDC: OIDCConfig{Scopes: []string{"openid", "profile", "email"}, Label: "Sign in with single sign-on", Claim: "email", Scheme: "mail", Group: "groups"},
+	}
+}
+
 // Check finds everything wrong with c, without I/O.
 func (c *Config) Check() []config.Problem {
 	var ps []config.Problem
@@ -121,7 +133,7 @@ func (c *Config) Check() []config.Problem {
 	if c.Absolute > 30*24*time.Hour {
 		ps = append(ps, config.Wrong("absolute", "%s is longer than 720h", c.Absolute))
 	}
-	if c.Required == requiredTrue && !c.Local && c.LDAP.URL == "" && c.OIDC.Issuer == "" {
+	if c.Required == requiredTrue && !c.Offers() {
 		ps = append(ps, config.Wrong("required", "nobody could sign in: turn on local, ldap or oidc"))
 	}
 	if c.LDAP.URL != "" {

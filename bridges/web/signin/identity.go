@@ -45,7 +45,7 @@ func (r *Role) UnmarshalText(text []byte) error {
 func (r Role) Permissions() Permission {
 	switch r {
 	case Anyone:
-		return ReadStates
+		return ReadStates | ReadHealth
 	case Person:
 		return ReadStates | WriteOwn
 	case Operator:

@@ -65,6 +65,8 @@ type Desk struct {
 	oidc     *provider // nil: off
 
 	accounts accounts
+	loaded   chan struct{} // closed when the accounts were read
+	loading  sync.Once
 	sessions *sessions
 	tokens   *tokens
 	limits   *limiter
@@ -100,7 +102,7 @@ func New(cfg Config, deps Deps) (*Desk, error) {
 	}
 	d := &Desk{
 		cfg: cfg, deps: deps, origin: origin, demanded: cfg.Demanded(deps.Loopback), crossing: http.NewCrossOriginProtection(), looks: newLooks(),
-		accounts: accounts{memory: deps.Accounts}, sessions: newSessions(cfg.Idle, cfg.Absolute, deps.Sessions), tokens: newTokens(deps.Tokens),
+		accounts: accounts{memory: deps.Accounts}, loaded: make(chan struct{}), sessions: newSessions(cfg.Idle, cfg.Absolute, deps.Sessions), tokens: newTokens(deps.Tokens),
 		limits: newLimiter(), turns: make(chan struct{}, maxTurns), decoy: decoyHash(), cost: newCost(), patience: time.Second,
 		failing: rate.NewLimiter(rate.Every(time.Second), 60),
 	}
@@ -138,6 +140,7 @@ func (d *Desk) Run(ctx context.Context) error {
 	if err := d.accounts.load(ctx, d.deps.Log); err != nil { // last: nobody is let in before
 		return err
 	}
+	d.loading.Do(func() { close(d.loaded) })
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	for {
@@ -152,6 +155,9 @@ func (d *Desk) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Loaded gives a channel that is closed when Run has read the accounts.
+func (d *Desk) Loaded() <-chan struct{} { return d.loaded }
 
 func (d *Desk) flush(ctx context.Context) {
 	now := time.Now()
@@ -174,13 +180,16 @@ func (d *Desk) keep(ctx context.Context) {
 	}
 }
 
-// ErrAdministrator says that there is an administrator already.
-var ErrAdministrator = errors.New("there is an administrator already, who can make accounts")
+// Why there is no first link.
+var (
+	ErrAdministrator = errors.New("there is an administrator already, who can make accounts")
+	ErrNoLocal       = errors.New("web.signin.local is off: the administrators are those of LDAP or OIDC")
+)
 
 // FirstLink gives an address with which its bearer makes the first administrator:
 // once, within an hour, and only as long as there is none. A new link ends the one
 // before. It fails with ErrAdministrator, with ErrUnread before Run has read the
-// accounts, or where local accounts are off.
+// accounts, or with ErrNoLocal.
 func (d *Desk) FirstLink() (string, error) {
 	if err := d.mayHaveFirst(); err != nil {
 		return "", err
@@ -197,7 +206,7 @@ func (d *Desk) mayHaveFirst() error {
 	case err != nil:
 		return err
 	case !d.cfg.Local:
-		return errors.New("web.signin.local is off: the administrators are those of LDAP or OIDC")
+		return ErrNoLocal
 	case d.accounts.administrators(func(a *Account) bool { return d.offers(a.Via) && !a.lapsed(time.Now()) }) > 0:
 		return ErrAdministrator
 	}
