@@ -113,6 +113,9 @@ func (s *Store) all(ctx context.Context, counts map[string]int, each func(entry)
 	for _, name := range names {
 		var one func() error
 		if bucket, ok := strings.CutPrefix(name, "KV_"); ok {
+			if s.expires(ctx, bucket) {
+				continue
+			}
 			counts[bucket] = 0
 			one = func() error {
 				values, err := (&Bucket{store: s, name: bucket}).Load(ctx)
@@ -140,6 +143,20 @@ func (s *Store) all(ctx context.Context, counts map[string]int, each func(entry)
 		}
 	}
 	return nil
+}
+
+// expires tells whether a bucket was opened by Expiring.
+func (s *Store) expires(ctx context.Context, bucket string) bool {
+	js, err := s.stream()
+	if err != nil {
+		return false
+	}
+	kv, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		return false
+	}
+	status, err := kv.Status(ctx)
+	return err == nil && status.TTL() > 0
 }
 
 // names gives the streams of all buckets and logs.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -35,7 +36,7 @@ func (e downError) Unwrap() []error { return []error{ErrDown, e.why} }
 //
 // Get, Put and Delete can be repeated without harm, so they try again by
 // themselves while a cluster elects a leader or the connection is being made anew,
-// for 15 seconds or as long as ctx lasts. Create and Update are tried once: whoever
+// for 15 seconds or as long as ctx lasts. Create, Update and Remove are tried once: whoever
 // gets an error other than ErrConflict must read before trying again.
 //
 // On a cluster a server that follows may answer Get and Load, and lag behind the
@@ -43,7 +44,8 @@ func (e downError) Unwrap() []error { return []error{ErrDown, e.why} }
 type Bucket struct {
 	store  *Store
 	name   string
-	prefix string // of the keys of a part
+	prefix string        // of the keys of a part
+	ttl    time.Duration // how long a value lives; zero: for good
 }
 
 // The times of one operation. A cluster that lost a leader takes up to six seconds
@@ -60,10 +62,17 @@ var bucketName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`) //nolint:gochecknog
 // Bucket opens a bucket, and makes it if it does not exist. While the store is
 // down, that is left to the first use.
 func (s *Store) Bucket(ctx context.Context, name string) (*Bucket, error) {
+	return s.Expiring(ctx, name, 0)
+}
+
+// Expiring opens a bucket whose values vanish when nothing has written them for
+// ttl, by the clock of the server that leads it; at least 100 ms. A backup leaves it
+// out.
+func (s *Store) Expiring(ctx context.Context, name string, ttl time.Duration) (*Bucket, error) {
 	if !bucketName.MatchString(name) {
 		return nil, fmt.Errorf("store: %q is no name for a bucket", name)
 	}
-	b := &Bucket{store: s, name: name}
+	b := &Bucket{store: s, name: name, ttl: ttl}
 	if _, err := b.bind(ctx); err != nil && !transient(err) {
 		return nil, b.wrap("open", "", err)
 	}
@@ -73,7 +82,7 @@ func (s *Store) Bucket(ctx context.Context, name string) (*Bucket, error) {
 // Part gives the keys of one owner, such as a bridge: a bucket of its own as far
 // as its owner sees. The owner may have any name.
 func (b *Bucket) Part(owner string) *Bucket {
-	return &Bucket{store: b.store, name: b.name, prefix: b.prefix + hex.EncodeToString([]byte(owner)) + "."}
+	return &Bucket{store: b.store, name: b.name, ttl: b.ttl, prefix: b.prefix + hex.EncodeToString([]byte(owner)) + "."}
 }
 
 // Err is the Err of the store.
@@ -92,7 +101,7 @@ func (b *Bucket) bind(ctx context.Context) (jetstream.KeyValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kv, err = s.make(ctx, js, b.name); err != nil {
+	if kv, err = s.make(ctx, js, b.name, b.ttl); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -192,21 +201,75 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	}))
 }
 
+// Remove deletes the value of this revision; ErrConflict. It is tried once, as Update
+// is.
+func (b *Bucket) Remove(ctx context.Context, key string, last uint64) error {
+	return b.wrap("remove", key, b.once(ctx, func(ctx context.Context, kv jetstream.KeyValue) error {
+		return kv.Purge(ctx, b.prefix+key, jetstream.LastRevision(last))
+	}))
+}
+
+// Change makes what f makes of a value the value, and gives its revision: nil is no
+// value, before and after, and then the revision is zero. Nobody else changes it in
+// between: f is called again with what is there then. Where f gives back what it was
+// given, nothing is written. It tries as long as Put.
+func (b *Bucket) Change(ctx context.Context, key string, f func(held []byte) []byte) (revision uint64, err error) {
+	err = b.repeat(ctx, func(ctx context.Context, kv jetstream.KeyValue) error {
+		for wait := firstWait; ; wait = min(2*wait, longWait) {
+			revision, err = b.change(ctx, kv, b.prefix+key, f)
+			if !conflict(err) {
+				return err
+			}
+			timer := time.NewTimer(wait) // a server that follows may not know the newest value yet
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			case <-timer.C:
+			}
+		}
+	})
+	return revision, b.wrap("change", key, err)
+}
+
+func (b *Bucket) change(ctx context.Context, kv jetstream.KeyValue, key string, f func(held []byte) []byte) (revision uint64, err error) {
+	var held []byte
+	e, err := kv.Get(ctx, key)
+	switch {
+	case err == nil:
+		held, revision = append([]byte{}, e.Value()...), e.Revision()
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
+		return 0, err
+	}
+	value := f(held)
+	switch {
+	case (value == nil) == (held == nil) && bytes.Equal(value, held):
+		return revision, nil
+	case value == nil:
+		return 0, kv.Purge(ctx, key, jetstream.LastRevision(revision))
+	case held == nil:
+		return kv.Create(ctx, key, value)
+	default:
+		return kv.Update(ctx, key, value, revision)
+	}
+}
+
+// conflict tells whether somebody else has changed the value.
+func conflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
 func (b *Bucket) wrap(verb, key string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		err = ErrNotFound
-	case errors.Is(err, jetstream.ErrKeyExists):
+	case conflict(err):
 		err = ErrConflict
 	case full(err):
 		err = fmt.Errorf("%w (%w)", ErrFull, err)
-	default:
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-			err = ErrConflict
-		}
 	}
 	return fmt.Errorf("store: %s %s: %w", verb, strings.TrimSuffix(b.name+"/"+key, "/"), err)
 }

@@ -165,8 +165,8 @@ func (b *Bucket) readable(ctx context.Context, seq uint64) (uint64, error) {
 }
 
 // make opens or makes a bucket in JetStream.
-func (s *Store) make(ctx context.Context, js jetstream.JetStream, name string) (jetstream.KeyValue, error) {
-	c := jetstream.KeyValueConfig{Bucket: name, History: 1, Replicas: s.replicas(), Storage: jetstream.FileStorage}
+func (s *Store) make(ctx context.Context, js jetstream.JetStream, name string, ttl time.Duration) (jetstream.KeyValue, error) {
+	c := jetstream.KeyValueConfig{Bucket: name, History: 1, TTL: ttl, Replicas: s.replicas(), Storage: jetstream.FileStorage}
 	ctx, done := s.whole(ctx)
 	defer done()
 	kv, err := js.CreateOrUpdateKeyValue(ctx, c)

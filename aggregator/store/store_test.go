@@ -75,12 +75,18 @@ func freeAddress(t *testing.T) string {
 // serveNATS runs one server with JetStream until the test, or stop, ends it.
 func serveNATS(t *testing.T, address string) (stop func()) {
 	t.Helper()
+	return serveNATSIn(t, address, t.TempDir())
+}
+
+// serveNATSIn is serveNATS for a server that keeps its data in a folder.
+func serveNATSIn(t *testing.T, address, dir string) (stop func()) {
+	t.Helper()
 	_, port, _ := net.SplitHostPort(address)
 	n, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true})
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n, NoSigs: true, JetStream: true, StoreDir: dir, SyncAlways: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +182,7 @@ func contract(t *testing.T, s *store.Store) {
 	if all, _ := other.Load(ctx); len(all) != 0 {
 		t.Fatalf("buckets are not apart: %v", all)
 	}
+	contractWatch(t, s)
 	if _, err := s.Bucket(ctx, "no name"); err == nil {
 		t.Error("a bucket with a blank in its name")
 	}
