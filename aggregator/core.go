@@ -166,17 +166,19 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 func (c *Core) Lost(source string, now time.Time) []presence.State {
 	var changes []presence.State
 	for r := range c.people.all() {
-		if s, changed := c.lose(r, source, now); changed {
+		if s, changed := c.lose(r, source, time.Time{}, now); changed {
 			changes = append(changes, s)
 		}
 	}
 	return changes
 }
 
-// lose is Lost for one person.
-func (c *Core) lose(r *record, source string, now time.Time) (state presence.State, changed bool) {
+// lose is Lost for one person, and for what was said before a time; zero: all.
+func (c *Core) lose(r *record, source string, before, now time.Time) (state presence.State, changed bool) {
 	reports := c.unpack(r)
-	by := func(held presence.Report) bool { return held.Source == source }
+	by := func(held presence.Report) bool {
+		return held.Source == source && (before.IsZero() || held.At.Before(before))
+	}
 	if !slices.ContainsFunc(reports, by) {
 		return presence.State{}, false
 	}

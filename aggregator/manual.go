@@ -25,6 +25,7 @@ const SourceManual = "manual"
 type Manual struct {
 	hub    *Hub
 	memory Memory
+	shared Shared // nil: no other machine writes to the memory
 	log    *slog.Logger
 	wake   chan struct{} // holds a token while a choice is unsure
 
@@ -42,6 +43,8 @@ type choice struct {
 	last   time.Time     // the At of the newest report
 	member bool          // the person was in the directory when last looked at
 	unsure bool          // the store may hold something else than set
+
+	cleared bool // the store holds that nothing is set since last
 }
 
 // An override is a state set by hand, as the store keeps it.
@@ -52,6 +55,10 @@ type override struct {
 	From   time.Time     `json:"from"`
 	Until  time.Time     `json:"until,omitzero"`
 	By     string        `json:"by"`
+
+	// Cleared says that nothing is set since At. Only machines that share a store keep
+	// that, so that a change that another one made before cannot come after it.
+	Cleared bool `json:"cleared,omitempty"`
 }
 
 // The times of Manual.
@@ -154,13 +161,13 @@ func (m *Manual) change(ctx context.Context, person presence.ID, next func(now t
 	if set != nil {
 		set.At = at
 	}
-	if err := m.write(ctx, person, set); err != nil {
+	if err := m.write(ctx, person, set, at); err != nil {
 		c.unsure = true // it may have arrived all the same
 		m.poke()
 		return presence.Report{}, fmt.Errorf("%w: %w; \"presenced status\" says how the store fares", ErrNotKept, err)
 	}
 	before := c.set
-	c.set, c.last, c.unsure = set, at, false
+	c.set, c.last, c.unsure, c.cleared = set, at, false, set == nil && m.shared != nil
 	report := presence.Report{Source: SourceManual, Subject: presence.Subject{Scheme: directory.SchemeID, Value: string(person)}, At: at}
 	if set != nil {
 		report = set.report(now)
@@ -205,9 +212,12 @@ func (m *Manual) take(ctx context.Context, person presence.ID) (*choice, error) 
 
 func (c *choice) give() { c.turn <- struct{}{} }
 
-// write makes the store hold set, or nothing.
-func (m *Manual) write(ctx context.Context, person presence.ID, set *override) error {
+// write makes the store hold set, or nothing; at is when that was changed.
+func (m *Manual) write(ctx context.Context, person presence.ID, set *override, at time.Time) error {
 	err := func() error {
+		if m.shared != nil {
+			return m.writeShared(ctx, person, set, at)
+		}
 		if set == nil {
 			return m.memory.Delete(ctx, stateKey(person))
 		}
@@ -277,7 +287,9 @@ func (m *Manual) Restore(ctx context.Context) (people int, err error) {
 			return people, err
 		}
 		c.set, c.last = set, set.At
-		if c.member = m.hub.knows(set.Person); c.member && !set.ended(now) {
+		if c.cleared = set.Cleared; c.cleared {
+			c.set = nil
+		} else if c.member = m.hub.knows(set.Person); c.member && !set.ended(now) {
 			m.hub.accept(set.Person, set.report(now))
 			people++
 		}
@@ -294,7 +306,7 @@ func parseOverride(key string, data []byte) (*override, error) {
 	if err := json.Unmarshal(data, &o); err != nil {
 		return nil, err
 	}
-	if stateKey(o.Person) != key || !presence.ManualFacts.Has(o.Fact) || o.At.IsZero() {
+	if stateKey(o.Person) != key || !o.Cleared && !presence.ManualFacts.Has(o.Fact) || o.At.IsZero() {
 		return nil, fmt.Errorf("it says %s of %.40q", o.Fact, o.Person)
 	}
 	return &o, nil
@@ -371,12 +383,15 @@ func (m *Manual) tidyOne(ctx context.Context, person presence.ID, c *choice) (do
 	if c.set != nil && member {
 		m.hub.accept(person, c.set.report(now)) // changes nothing, unless the person has just entered
 	}
+	if c.cleared && now.Sub(c.last) > clearedLife {
+		c.cleared, c.unsure = false, true
+	}
 	if !c.unsure {
 		return true
 	}
 	one, cancel := context.WithTimeoutCause(ctx, repairWait, fmt.Errorf("no answer within %s", repairWait))
 	defer cancel()
-	if err := m.write(one, person, c.set); err != nil {
+	if err := m.mend(one, person, c); err != nil {
 		return false
 	}
 	c.unsure = false

@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
+	"presenced/aggregator/lease"
 	"presenced/aggregator/presence"
 )
 
@@ -23,14 +24,30 @@ import (
 // minutes where trying is useless. Parts are added before Run is called or while
 // it runs. All methods may be called from any goroutine.
 type Supervisor struct {
-	hub *Hub
-	log *slog.Logger
+	hub  *Hub
+	jobs Jobs // nil: there is no other machine
+	log  *slog.Logger
 
 	mu    sync.Mutex
 	parts []*part
 	other []statusOnly
 	start func(*part) // nil: Run is not called yet, or ends
 }
+
+// Jobs has one machine at a time run a job; a lease.Keeper is one.
+type Jobs interface {
+	// Hold waits until this machine may run the job, runs it, lets others have it
+	// when run has returned, and gives its error. The context of run ends early
+	// when this machine may not run it any more.
+	Hold(ctx context.Context, job string, run func(context.Context) error) error
+	// Holdings tells who runs which job, which of them run here, whether that is
+	// known yet, and gives a channel that is closed at the next change.
+	Holdings() (all map[string]lease.Holding, mine map[string]bool, known bool, changed <-chan struct{})
+}
+
+// Share has the sources, and the bridges of AddJob, run on one machine at a time
+// among those that share jobs. It is to be called before anything is added.
+func (v *Supervisor) Share(jobs Jobs) { v.jobs = jobs }
 
 // statusOnly is something that the supervisor shows, but does not run.
 type statusOnly struct {
@@ -45,6 +62,7 @@ type part struct {
 	kind Kind
 	run  func(context.Context) error
 	self func() presence.Status // nil: the part says nothing of itself
+	jobs Jobs                   // nil: it runs on every machine
 	log  *slog.Logger
 	now  chan struct{} // holds a token where the next try is not to wait
 
@@ -52,6 +70,7 @@ type part struct {
 	done chan struct{}      // closed when it was stopped for good
 
 	mu       sync.Mutex
+	waiting  bool // for its turn among the machines
 	running  bool
 	started  time.Time // of this run
 	lost     time.Time // when it ended, if it was live before
@@ -82,6 +101,7 @@ func NewSupervisor(hub *Hub, log *slog.Logger) *Supervisor {
 // AddSource adds a source.
 func (v *Supervisor) AddSource(s Source) {
 	p := v.part(s.Name(), KindSource, s)
+	p.jobs = v.jobs
 	p.run = func(ctx context.Context) error {
 		defer func() { v.hub.Lost(p.name, time.Now()) }()
 		return s.Run(ctx, v.hub, func(r presence.Report) error {
@@ -98,9 +118,16 @@ func (v *Supervisor) AddSource(s Source) {
 	v.add(p)
 }
 
-// AddBridge adds a bridge. No other one may have its name until RemoveBridge returned.
-func (v *Supervisor) AddBridge(b Bridge) {
+// AddBridge adds a bridge, which runs on every machine. No other one may have its
+// name until RemoveBridge returned.
+func (v *Supervisor) AddBridge(b Bridge) { v.addBridge(b, nil) }
+
+// AddJob is AddBridge for a bridge that one machine is to run.
+func (v *Supervisor) AddJob(b Bridge) { v.addBridge(b, v.jobs) }
+
+func (v *Supervisor) addBridge(b Bridge, jobs Jobs) {
 	p := v.part(b.Name(), KindBridge, b)
+	p.jobs = jobs
 	p.run = func(ctx context.Context) error { return b.Run(ctx, v.hub) }
 	v.add(p)
 }
@@ -213,33 +240,60 @@ func (p *part) supervise(ctx context.Context) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = firstWait, longestWait
 	for ctx.Err() == nil {
-		p.begin(time.Now())
-		err := p.once(ctx)
-		now := time.Now()
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("ended without saying why")
-		}
-		wait := pause.NextBackOff()
-		switch {
-		case presence.IsPermanent(err):
-			wait = permanentWait + rand.N(permanentWait/10) //nolint:gosec // jitter
-		case now.Sub(p.started) > healthyRun:
-			pause.Reset()
+		var wait time.Duration
+		try := func(ctx context.Context) error {
+			p.begin(time.Now())
+			err := p.once(ctx)
+			now := time.Now()
+			switch {
+			case errors.Is(context.Cause(ctx), lease.ErrLost):
+				err = lease.ErrLost
+			case err == nil:
+				err = errors.New("ended without saying why")
+			}
 			wait = pause.NextBackOff()
+			switch {
+			case presence.IsPermanent(err):
+				wait = permanentWait + rand.N(permanentWait/10) //nolint:gosec // jitter
+			case now.Sub(p.started) > healthyRun:
+				pause.Reset()
+				wait = pause.NextBackOff()
+			}
+			p.end(ctx, err, now, wait)
+			if p.jobs != nil && presence.IsPermanent(err) { // the other machines are not to try that, too
+				p.sleep(ctx, wait)
+				wait = 0
+			}
+			return err
 		}
-		p.end(err, now, wait)
-		p.log.Warn("stopped, will be tried again", "error", err, "wait", wait.Round(time.Millisecond))
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-p.now:
-		case <-timer.C:
+		if p.jobs == nil {
+			_ = try(ctx)
+		} else {
+			p.await()
+			_ = p.jobs.Hold(ctx, p.name, try)
 		}
-		timer.Stop()
+		p.sleep(ctx, wait)
 	}
+}
+
+func (p *part) sleep(ctx context.Context, wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-p.now:
+	case <-timer.C:
+	}
+}
+
+// await notes that the part waits for its turn among the machines.
+func (p *part) await() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = true
 }
 
 // once runs the part; a panic of one part must not end the others.
@@ -258,14 +312,18 @@ func (p *part) once(ctx context.Context) (err error) {
 func (p *part) begin(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running, p.started, p.next = true, now, time.Time{}
+	p.waiting, p.running, p.started, p.next = false, true, now, time.Time{}
 	select {
 	case <-p.now: // it is tried
 	default:
 	}
 }
 
-func (p *part) end(err error, now time.Time, wait time.Duration) {
+func (p *part) end(ctx context.Context, err error, now time.Time, wait time.Duration) {
+	if ctx.Err() != nil && !errors.Is(err, lease.ErrLost) { // it was told to
+		return
+	}
+	p.log.WarnContext(ctx, "stopped, will be tried again", "error", err, "wait", wait.Round(time.Millisecond))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lost.IsZero() && !p.success.IsZero() {
@@ -295,6 +353,8 @@ func (p *part) health(now time.Time) Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case p.waiting:
+		own = presence.Status{Phase: presence.PhaseStandby, Detail: p.elsewhere()}
 	case running && p.self == nil:
 		own.Phase = presence.PhaseLive
 	case !running && p.lost.IsZero():
@@ -316,6 +376,19 @@ func (p *part) health(now time.Time) Health {
 	return Health{
 		Name: p.name, Kind: p.kind, Status: own, Since: p.since, LastSuccess: p.success,
 		Restarts: p.restarts, NextTry: p.next, Reports: p.reports,
+	}
+}
+
+// elsewhere says where the part runs.
+func (p *part) elsewhere() string {
+	all, mine, known, _ := p.jobs.Holdings()
+	switch h, held := all[p.name]; {
+	case !known:
+		return "waits for the store, which says who runs it"
+	case held && !mine[p.name]:
+		return fmt.Sprintf("held by %s since %s", h.Node, h.Since.Local().Format("2006-01-02 15:04:05"))
+	default:
+		return "no machine runs it at the moment"
 	}
 }
 

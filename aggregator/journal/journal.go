@@ -60,6 +60,7 @@ type Journal struct {
 
 	mu      sync.Mutex
 	waiting []Entry
+	silent  bool
 	dropped int
 	failed  error
 	since   time.Time
@@ -74,12 +75,24 @@ func New(log Log, logger *slog.Logger) *Journal {
 	return &Journal{log: log, slog: logger, wake: make(chan struct{}, 1)}
 }
 
+// Silence has Note take nothing, or take entries again: of several machines that know
+// the same one is to write it down.
+func (j *Journal) Silence(silent bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.silent = silent
+}
+
 // Note takes entries; it does not block.
 func (j *Journal) Note(entries ...Entry) {
 	if len(entries) == 0 {
 		return
 	}
 	j.mu.Lock()
+	if j.silent {
+		j.mu.Unlock()
+		return
+	}
 	j.waiting = append(j.waiting, entries...)
 	if over := len(j.waiting) - limit; over > 0 {
 		j.waiting = j.waiting[over:]
@@ -160,6 +173,9 @@ func (j *Journal) Status() presence.Status {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := presence.Status{Phase: presence.PhaseLive, Detail: "what becomes known is written down"}
+	if j.silent {
+		s = presence.Status{Phase: presence.PhaseStandby, Detail: "another machine writes down what becomes known"}
+	}
 	if j.failed != nil {
 		s = presence.Status{
 			Phase: presence.PhaseDegraded, LastError: j.failed.Error(), LastErrorAt: j.since,

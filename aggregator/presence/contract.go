@@ -60,6 +60,7 @@ type Phase string
 // The phases, from the source state machine of the policy.
 const (
 	PhaseDisabled   Phase = "disabled"
+	PhaseStandby    Phase = "standby"    // another machine runs it, or is about to
 	PhaseConnecting Phase = "connecting" // not there yet, or waiting to try again
 	PhaseSyncing    Phase = "syncing"    // connected, the first complete account is under way
 	PhaseLive       Phase = "live"

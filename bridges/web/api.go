@@ -111,7 +111,7 @@ func (s *Site) apiMissing(w http.ResponseWriter, r *http.Request) {
 func (s *Site) healthz(w http.ResponseWriter, r *http.Request) {
 	status, troubled := "ok", []string{}
 	for _, h := range s.desk.Health() {
-		if h.Phase != presence.PhaseLive && h.Phase != presence.PhaseDisabled {
+		if h.Phase != presence.PhaseLive && h.Phase != presence.PhaseDisabled && h.Phase != presence.PhaseStandby {
 			status = "degraded"
 			troubled = append(troubled, h.Name)
 		}

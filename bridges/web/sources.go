@@ -55,14 +55,16 @@ type uncovered struct{ Subject, Why string }
 // phases gives the phases in the order of the track.
 func phases() []presence.Phase {
 	return []presence.Phase{
-		presence.PhaseDisabled, presence.PhaseConnecting, presence.PhaseSyncing, presence.PhaseLive, presence.PhaseDegraded, presence.PhaseStale,
+		presence.PhaseDisabled, presence.PhaseStandby, presence.PhaseConnecting, presence.PhaseSyncing, presence.PhaseLive, presence.PhaseDegraded,
+		presence.PhaseStale,
 	}
 }
 
 // urgency orders phases, the one that needs attention most first.
 func urgency(p presence.Phase) int {
 	return slices.Index([]presence.Phase{
-		presence.PhaseStale, presence.PhaseDegraded, presence.PhaseConnecting, presence.PhaseSyncing, presence.PhaseLive, presence.PhaseDisabled,
+		presence.PhaseStale, presence.PhaseDegraded, presence.PhaseConnecting, presence.PhaseSyncing, presence.PhaseLive, presence.PhaseStandby,
+		presence.PhaseDisabled,
 	}, p)
 }
 
@@ -73,7 +75,7 @@ func phaseMark(p presence.Phase) string {
 		return "available"
 	case presence.PhaseStale:
 		return "out-of-order"
-	case presence.PhaseDisabled:
+	case presence.PhaseDisabled, presence.PhaseStandby:
 		return "offline"
 	default:
 		return "away"
@@ -115,7 +117,7 @@ func partOf(h *aggregator.Health, now time.Time, zone *time.Location) partView {
 	at := func(t time.Time) moment { return momentOf(t, now, zone) }
 	v := partView{
 		DOM: "part-" + url.PathEscape(h.Name), Name: h.Name, Kind: sentence(string(h.Kind)), Phase: string(h.Phase),
-		Off: h.Phase == presence.PhaseDisabled, Since: at(h.Since),
+		Off: h.Phase == presence.PhaseDisabled || h.Phase == presence.PhaseStandby, Since: at(h.Since),
 	}
 	for _, ph := range phases() {
 		v.Track = append(v.Track, step{string(ph), phaseMark(ph), ph == h.Phase})
