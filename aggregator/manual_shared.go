@@ -30,8 +30,8 @@ var errElsewhere = errors.New("it was changed at another machine at the same tim
 // later one counts, wherever it was made. It is to be called before anything else.
 func (m *Manual) Share(s Shared) { m.shared = s }
 
-// Follow takes what other machines set, until ctx ends.
-func (m *Manual) Follow(ctx context.Context) error {
+// Hear takes what other machines set, until ctx ends.
+func (m *Manual) Hear(ctx context.Context) error {
 	m.shared.Watch(ctx, func(key string, value []byte, _ uint64) {
 		if value == nil { // all is read; or it has ended, which is known here as well
 			return

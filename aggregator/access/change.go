@@ -253,19 +253,8 @@ func (g *Gate) commit(ctx context.Context, by audit.Actor, what string, of prese
 	} else if r.blank() {
 		r = nil
 	}
-	g.held.Store(g.held.Load().with(of, r))
-	if of == "" {
-		g.settleAll()
-	} else {
-		g.settle(of)
-	}
 	g.mu.Unlock()
-	g.poke()
-	if of == "" {
-		g.changed()
-	} else {
-		g.changed(of)
-	}
+	g.put(of, r)
 	g.log.InfoContext(ctx, "the access rules changed", "what", what, "whom", line.Whom, "detail", detail, "by", by.Who)
 	return nil
 }

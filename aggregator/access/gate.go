@@ -31,13 +31,16 @@ type Gate struct {
 	terms     terms
 	directory Directory
 	memory    Memory
+	shared    Shared            // nil: no other machine writes to the memory
+	revisions map[string]uint64 // of the records that the store holds, as far as they are known
 	trail     *audit.Trail
 	changed   func(...presence.ID)
 	log       *slog.Logger
 
-	held atomic.Pointer[folk]
-	turn chan struct{} // holds a token while nobody changes held
-	wake chan struct{} // holds a token while the store is to be written
+	held     atomic.Pointer[folk]
+	restored chan struct{} // closed when held is there
+	turn     chan struct{} // holds a token while nobody changes held
+	wake     chan struct{} // holds a token while the store is to be written
 
 	mu       sync.Mutex
 	watches  map[presence.ID]map[presence.Watcher]watch
@@ -72,7 +75,7 @@ const (
 func New(c Config, d Directory, memory Memory, trail *audit.Trail, changed func(...presence.ID), log *slog.Logger) *Gate {
 	g := &Gate{
 		terms: c.terms(), directory: d, memory: memory, trail: trail, changed: changed, log: log,
-		turn: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), restored: make(chan struct{}),
 		watches: map[presence.ID]map[presence.Watcher]watch{}, requests: map[presence.ID]map[presence.Subject]Request{},
 		dirty: map[presence.ID]bool{}, unsure: map[presence.ID]bool{},
 	}
@@ -112,7 +115,9 @@ func (g *Gate) Restore(ctx context.Context) error {
 	for _, of := range requests {
 		g.waiting += len(of)
 	}
-	g.held.Store(f)
+	if g.held.Swap(f) == nil {
+		close(g.restored)
+	}
 	g.settleAll()
 	g.mu.Unlock()
 	g.changed()
@@ -233,6 +238,9 @@ func (g *Gate) repair(ctx context.Context, of presence.ID) bool {
 		return false
 	}
 	defer func() { g.turn <- struct{}{} }()
+	if g.shared != nil {
+		return g.look(ctx, of) == nil
+	}
 	return g.write(ctx, of, g.held.Load().of(of)) == nil
 }
 
@@ -242,6 +250,8 @@ func (g *Gate) write(ctx context.Context, of presence.ID, r *record) error {
 		switch {
 		case r != nil && r.broken: // it is left as it is, until it is forgotten
 			return nil
+		case g.shared != nil:
+			return g.writeShared(ctx, of, r)
 		case r == nil || r.blank():
 			return g.memory.Delete(ctx, recordKey(of))
 		}

@@ -193,6 +193,12 @@ func (c *Catalog) fetch(ctx context.Context, id string) (r Record, wrong, err er
 	if err != nil {
 		return r, nil, err
 	}
+	r, wrong = c.read(id, value, revision)
+	return r, wrong, nil
+}
+
+// read makes a record of what the store holds; wrong says why it cannot be used.
+func (c *Catalog) read(id string, value []byte, revision uint64) (r Record, wrong error) {
 	s, wrong := Parse(id, value)
 	if wrong == nil && s.ID != id {
 		wrong = fmt.Errorf("it says that it is %q", s.ID)
@@ -200,7 +206,7 @@ func (c *Catalog) fetch(ctx context.Context, id string) (r Record, wrong, err er
 	if wrong == nil {
 		wrong = c.check(&s)
 	}
-	return Record{s, revision}, wrong, nil
+	return Record{s, revision}, wrong
 }
 
 // announce tells who watches; c.mu is held.

@@ -31,17 +31,19 @@ import (
 
 // Config is the store: section.
 type Config struct {
-	Directory string       `yaml:"directory" default:"/var/lib/presenced" doc:"Folder of the embedded store. Only one presenced may use it at a time."`
-	URL       string       `yaml:"url" doc:"Address of a NATS cluster to use instead of the embedded store, such as nats://nats1:4222,nats://nats2:4222."`
-	Replicas  int          `yaml:"replicas" default:"1" doc:"How many servers of the cluster keep each value: 1, 3 or 5. Without effect on the embedded store."`
-	CredsFile string       `yaml:"creds_file" doc:"NATS credentials file for the cluster."`
-	TLS       trust.Config `yaml:"tls" doc:"TLS towards the cluster; its keys count when url begins with tls://."`
-	MaxBytes  int64        `yaml:"max_bytes" default:"1073741824" doc:"Largest size of the embedded store on disk, in bytes."`
+	Directory string        `yaml:"directory" default:"/var/lib/presenced" doc:"Folder of the embedded store. Only one presenced may use it at a time."`
+	URL       string        `yaml:"url" doc:"Address of a NATS cluster to use instead of the embedded store, such as nats://nats1:4222,nats://nats2:4222."`
+	Replicas  int           `yaml:"replicas" default:"1" doc:"How many servers of the cluster keep each value: 1, 3 or 5. Without effect on the embedded store."`
+	CredsFile string        `yaml:"creds_file" doc:"NATS credentials file for the cluster."`
+	TLS       trust.Config  `yaml:"tls" doc:"TLS towards the cluster; its keys count when url begins with tls://."`
+	Node      string        `yaml:"node" doc:"Name of this machine among those that share the cluster; empty: its host name."`
+	Lease     time.Duration `yaml:"lease" default:"15s" doc:"How soon the sources and bridges of a machine that died run on another one that shares the cluster, at least 3s; without effect on the embedded store. 0s: this is the only machine on the cluster, and goes on while the cluster is away."`
+	MaxBytes  int64         `yaml:"max_bytes" default:"1073741824" doc:"Largest size of the embedded store on disk, in bytes."`
 }
 
 // DefaultConfig is the embedded store in the folder of the packaged service.
 func DefaultConfig() Config {
-	return Config{Directory: "/var/lib/presenced", Replicas: 1, TLS: trust.Config{MinVersion: "1.2"}, MaxBytes: 1 << 30}
+	return Config{Directory: "/var/lib/presenced", Replicas: 1, TLS: trust.Config{MinVersion: "1.2"}, Lease: 15 * time.Second, MaxBytes: 1 << 30}
 }
 
 // Check tells what is wrong with c.
@@ -53,11 +55,20 @@ func (c *Config) Check() []config.Problem {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		ps = append(ps, config.Wrong("replicas", "%d is none of 1, 3, 5", c.Replicas))
 	}
+	if c.Lease != 0 && (c.Lease < shortestLease || c.Lease > longestLease) {
+		ps = append(ps, config.Wrong("lease", "%s is neither 0s nor from %s to %s", c.Lease, shortestLease, longestLease))
+	}
 	if c.MaxBytes < 16<<20 {
 		ps = append(ps, config.Wrong("max_bytes", "%d is less than 16 MiB", c.MaxBytes))
 	}
 	return append(ps, config.Under("tls", c.TLS.Check())...)
 }
+
+// A lease that is shorter ends with every pause of a network.
+const (
+	shortestLease = 3 * time.Second
+	longestLease  = 10 * time.Minute
+)
 
 // A Store holds buckets. Close it last.
 type Store struct {

@@ -149,7 +149,7 @@ func TestServeWithoutStore(t *testing.T) {
 	if !strings.Contains(string(config), own) {
 		t.Fatal("the configuration is not as this test knows it")
 	}
-	s.write("presenced.yaml", strings.Replace(string(config), own, fmt.Sprintf("store: {url: 'nats://%s'}\naccess: {unread: default}", address), 1))
+	s.write("presenced.yaml", strings.Replace(string(config), own, fmt.Sprintf("store: {url: 'nats://%s', lease: 0s}\naccess: {unread: default}", address), 1))
 	_, stopService := s.serve()
 	s.await("alder", "available/")
 	if phase, _ := s.health("store"); phase != "degraded" {

@@ -72,7 +72,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	for _, h := range supervisor.Health() {
 		taken[h.Name] = "a " + string(h.Kind)
 	}
-	for _, name := range []string{"access", "control", "journal", "manual", "policy", "services", "store", "web"} {
+	for _, name := range []string{"access", "control", "journal", "leases", "manual", "policy", "services", "store", "web"} {
 		taken[name] = "a part of presenced"
 	}
 	fixed := make([]services.Service, 0, len(cfg.SIP))
@@ -238,7 +238,7 @@ func (a *administration) add(o *outlet) {
 	a.mu.Lock()
 	a.outlets[o.Name()] = o
 	a.mu.Unlock()
-	a.supervisor.AddBridge(o)
+	a.supervisor.AddJob(o)
 }
 
 // remove ends the bridge of a service that is not wanted any more.
@@ -311,6 +311,15 @@ func (a *administration) describe(r *services.Record) serviceJSON {
 		if asks := a.asking(o); asks != nil {
 			status := asks.Status()
 			j.Network = &status
+		}
+		for _, h := range a.supervisor.Health() {
+			switch { // it runs on another machine
+			case h.Phase != presence.PhaseStandby:
+			case h.Name == r.ID:
+				j.Status, j.Servers = h.Status, nil
+			case h.Name == o.network:
+				j.Network = &h.Status
+			}
 		}
 	}
 	return j

@@ -51,6 +51,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	defer kept.Close()
+	others, err := newSharing(ctx, cfg, kept, log)
+	if err != nil {
+		return err
+	}
 	recorder, err := newRecorder(ctx, kept, log)
 	if err != nil {
 		return err
@@ -77,6 +81,9 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	manual := aggregator.NewManual(hub, byHand, log)
+	if others != nil {
+		manual.Share(byHand)
+	}
 	if _, err := manual.Restore(ctx); err != nil {
 		log.Error("what was set by hand cannot be read now; changes are refused until it can", "error", err)
 	}
@@ -86,6 +93,9 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	gate := access.New(cfg.Access, hub, rules, trail, hub.Again, log.With("part", "access"))
+	if others != nil {
+		gate.Share(rules)
+	}
 	if err := gate.Restore(ctx); err != nil {
 		log.Error("the access rules cannot be read now; nobody is shown until they can", "error", err)
 	}
@@ -96,6 +106,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	log.Info("starting", "version", version, "people", first.Len(), "restored", restored)
 
 	supervisor := aggregator.NewSupervisor(hub, log)
+	if others != nil {
+		supervisor.Share(others)
+		supervisor.AddStatus("leases", aggregator.KindStore, others.Status)
+	}
 	sources, err := cfg.sources(log)
 	if err != nil {
 		return err
@@ -108,7 +122,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	for _, b := range bridges {
-		supervisor.AddBridge(b)
+		supervisor.AddJob(b)
 	}
 	administered, err := newServices(ctx, cfg, kept, hub, gate, trail, supervisor, log)
 	if err != nil {
@@ -140,6 +154,16 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
+	if others != nil { // the leases outlive what runs under them
+		last.Go(func() error { return others.Run(recording) })
+		g.Go(func() error { return others.follow(ctx, hub, sources) })
+		g.Go(func() error { return manual.Hear(ctx) })
+		g.Go(func() error { return gate.Hear(ctx) })
+		g.Go(func() error { return administered.catalog.Hear(ctx, others.services) })
+		if written != nil {
+			g.Go(func() error { return others.remember(ctx, written) })
+		}
+	}
 	if cfg.table != nil {
 		own := newPolicyWatch(*cfg.table, log.With("part", "policy"))
 		supervisor.AddStatus("policy", aggregator.KindPolicy, own.Status)
