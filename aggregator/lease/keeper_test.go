@@ -153,7 +153,7 @@ func newMachine(b *bucket, name string, jobs ...string) *machine {
 		})
 	}
 	m.stop = sync.OnceFunc(func() { rest(); work.Wait(); end(); keep.Wait() })
-	m.die = func() { m.line.bucket.mu.Lock(); m.line.cut = true; m.line.bucket.mu.Unlock(); m.stop() }
+	m.die = func() { m.line.mu.Lock(); m.line.cut = true; m.line.mu.Unlock(); m.stop() }
 	return m
 }
 
