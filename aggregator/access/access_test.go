@@ -124,6 +124,8 @@ type memory struct {
 	full bool // takes nothing
 	deaf bool // takes it, and says that it did not
 	dark bool // cannot be read
+
+	heard func(key string, value []byte) // nil: nobody hears of what is put and deleted
 }
 
 var errFull = errors.New("disk full")
@@ -144,11 +146,17 @@ func (m *memory) Load(context.Context) (map[string][]byte, error) {
 }
 
 func (m *memory) Put(_ context.Context, key string, value []byte) error {
-	return m.change(func() { m.held[key] = value })
+	return m.change(func() { m.held[key] = value; m.tell(key, value) })
 }
 
 func (m *memory) Delete(_ context.Context, key string) error {
-	return m.change(func() { delete(m.held, key) })
+	return m.change(func() { delete(m.held, key); m.tell(key, nil) })
+}
+
+func (m *memory) tell(key string, value []byte) {
+	if m.heard != nil {
+		m.heard(key, value)
+	}
 }
 
 func (m *memory) change(f func()) error {
