@@ -44,7 +44,7 @@ type Holding struct {
 // A Keeper takes leases for one process, and knows who holds the others. All methods
 // may be called from any goroutine.
 type Keeper struct {
-	self   Holding // without Since
+	self   Holding // since this process runs
 	ttl    time.Duration
 	bucket Bucket
 	errs   Errors
@@ -52,11 +52,18 @@ type Keeper struct {
 
 	mu       sync.Mutex
 	seen     map[string]sighting // by key
-	mine     map[string]Holding  // by job, those that run here
+	mine     map[string]*stay    // by job, those that run here
 	changed  chan struct{}       // closed at the next change of who holds what
 	known    bool                // everything that is there was seen once
 	failed   error               // why the store did not take or give something last; nil after a success
 	failedAt time.Time
+}
+
+// A stay is a job that runs here, with what has joined it.
+type stay struct {
+	Holding
+	over   <-chan struct{} // closed when all of it is to end
+	joined sync.WaitGroup
 }
 
 // A sighting is a lease as it was seen in the bucket.
@@ -78,12 +85,13 @@ const (
 	nodePrefix = "node."
 )
 
-// New makes the Keeper of a machine. ttl is how long a value lives in b.
+// New makes the Keeper of a machine, whose name no other one may have. ttl is how long
+// a value lives in b.
 func New(node string, ttl time.Duration, b Bucket, errs Errors, log *slog.Logger) *Keeper {
 	return &Keeper{
-		self: Holding{Node: node, ID: strconv.FormatUint(rand.Uint64(), 36)}, //nolint:gosec // no secret
+		self: Holding{Node: node, ID: strconv.FormatUint(rand.Uint64(), 36), Since: time.Now().UTC().Round(0)}, //nolint:gosec // no secret
 		ttl:  ttl, bucket: b, errs: errs, log: log,
-		seen: map[string]sighting{}, mine: map[string]Holding{}, changed: make(chan struct{}),
+		seen: map[string]sighting{}, mine: map[string]*stay{}, changed: make(chan struct{}),
 	}
 }
 
@@ -95,7 +103,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	group.Go(func() { k.bucket.Watch(ctx, k.sight) })
 	group.Go(func() {
 		for ctx.Err() == nil {
-			if t := k.acquire(ctx, nodePrefix+k.self.ID, ""); t != nil {
+			if t := k.acquire(ctx, k.own(), ""); t != nil {
 				_ = t.keep(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil })
 			}
 		}
@@ -123,9 +131,57 @@ func (k *Keeper) Hold(ctx context.Context, job string, run func(context.Context)
 		return ctx.Err()
 	}
 	k.log.InfoContext(ctx, "this machine runs the job", "job", job)
-	k.note(func() { k.mine[job] = t.Holding })
 	defer k.note(func() { delete(k.mine, job) })
-	return t.keep(ctx, run)
+	return t.keep(ctx, func(ctx context.Context) error {
+		ctx, end := context.WithCancel(ctx)
+		s := &stay{Holding: t.Holding, over: ctx.Done()}
+		k.note(func() { k.mine[job] = s })
+		defer s.joined.Wait()
+		defer k.note(end) // nobody joins any more
+		return run(ctx)
+	})
+}
+
+// Join waits until a job runs on this machine, and calls run once beside it. The context
+// of run ends when ctx does, or when the job ends or is to; its lease is given back only
+// when run has returned. Join gives the error of run, which is nothing to the job.
+func (k *Keeper) Join(ctx context.Context, job string, run func(context.Context) error) error {
+	for {
+		s, changed := k.enter(job)
+		if s != nil {
+			defer s.joined.Done()
+			ctx, end := context.WithCancel(ctx)
+			defer end()
+			go func() {
+				select {
+				case <-ctx.Done():
+				case <-s.over:
+					end()
+				}
+			}()
+			return run(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// enter joins a job; nil: it does not run here, or ends.
+func (k *Keeper) enter(job string) (s *stay, changed <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s = k.mine[job]; s != nil {
+		select {
+		case <-s.over:
+			s = nil
+		default:
+			s.joined.Add(1)
+		}
+	}
+	return s, k.changed
 }
 
 // A tenure is a lease that this machine holds, or tries to get.
@@ -143,7 +199,7 @@ func (k *Keeper) acquire(ctx context.Context, key, job string) *tenure {
 		now := time.Now()
 		free, preferred, changed := k.look(key, job, now)
 		o, at := t.next(now, free, preferred)
-		if o == opCreate || o == opRenew {
+		if key != k.own() && (o == opCreate || o == opRenew) {
 			t.Since = now.UTC().Round(0)
 		}
 		t.do(ctx, o)
@@ -254,7 +310,7 @@ func (k *Keeper) outcome(err error) {
 }
 
 // look tells whether nobody is seen to have key, and whether this machine is the one
-// that job is meant for; changed is closed when that may be otherwise.
+// that job is meant for (none: it is meant for nobody else); changed is closed when that may be otherwise.
 func (k *Keeper) look(key, job string, now time.Time) (free, preferred bool, changed <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -262,7 +318,7 @@ func (k *Keeper) look(key, job string, now time.Time) (free, preferred bool, cha
 	free = k.known && (!there || now.Sub(s.at) >= k.ttl)
 	best, preferred := weight(k.self.ID, job), true
 	for key := range k.seen {
-		if id, ok := strings.CutPrefix(key, nodePrefix); ok && weight(id, job) > best {
+		if id, ok := strings.CutPrefix(key, nodePrefix); ok && job != "" && weight(id, job) > best {
 			preferred = false
 		}
 	}
@@ -336,9 +392,19 @@ func (k *Keeper) announce() {
 	k.changed = make(chan struct{})
 }
 
-// Holdings tells who holds which job, as far as it is known here; mine are those that
-// run here, known tells whether the store was read, and changed is closed when
-// something of it is otherwise.
+// Machine gives the name under which Holdings has what runs on a machine with no lease
+// of its own.
+func Machine(node string) string { return "@" + node }
+
+// Machine gives the name of this machine in Holdings.
+func (k *Keeper) Machine() string { return Machine(k.self.Node) }
+
+// own is the key by which the others know of this process.
+func (k *Keeper) own() string { return nodePrefix + k.self.ID }
+
+// Holdings tells who holds which job, as far as it is known here, and which machines
+// are there, since when; mine are those that run here, known tells whether the store was
+// read, and changed is closed when something of it is otherwise.
 func (k *Keeper) Holdings() (all map[string]Holding, mine map[string]bool, known bool, changed <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -346,11 +412,14 @@ func (k *Keeper) Holdings() (all map[string]Holding, mine map[string]bool, known
 	for key, s := range k.seen {
 		if name, ok := jobOf(key); ok {
 			all[name] = s.Holding
+		} else if name := Machine(s.Node); s.Since.After(all[name].Since) { // of an earlier process something may be left
+			all[name] = s.Holding
 		}
 	}
-	for name, h := range k.mine {
-		all[name], mine[name] = h, true
+	for name, s := range k.mine {
+		all[name], mine[name] = s.Holding, true
 	}
+	all[k.Machine()], mine[k.Machine()] = k.self, true
 	return all, mine, k.known, k.changed
 }
 
@@ -372,6 +441,12 @@ func (k *Keeper) Status() presence.Status {
 	}
 	slices.Sort(nodes)
 	s := presence.Status{Phase: presence.PhaseLive, Detail: fmt.Sprintf("%d machines (%s), %d jobs run here", len(nodes), strings.Join(nodes, ", "), len(k.mine))}
+	for i := range nodes[:max(0, len(nodes)-1)] {
+		if nodes[i] == nodes[i+1] {
+			s.Phase = presence.PhaseDegraded
+			s.Detail = fmt.Sprintf("two machines are called %s: give each a name of its own (store.node); after a crash this passes by itself", nodes[i])
+		}
+	}
 	if k.failed != nil {
 		s.Phase, s.LastError, s.LastErrorAt = presence.PhaseDegraded, k.failed.Error(), k.failedAt
 		s.Detail = "the store does not renew leases: jobs end here before another machine may run them"

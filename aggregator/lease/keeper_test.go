@@ -121,6 +121,7 @@ func (l *line) Watch(ctx context.Context, f func(string, []byte, uint64)) {
 type machine struct {
 	*lease.Keeper
 	line *line
+	work func(do func(ctx context.Context)) // again and again, until stop
 	stop func()
 	die  func() // without giving anything back
 
@@ -136,25 +137,33 @@ func newMachine(b *bucket, name string, jobs ...string) *machine {
 	keeping, end := context.WithCancel(context.Background())
 	var work, keep sync.WaitGroup
 	keep.Go(func() { _ = m.Run(keeping) })
-	for _, job := range jobs {
+	m.work = func(do func(context.Context)) {
 		work.Go(func() {
 			for working.Err() == nil {
-				err := m.Hold(working, job, func(ctx context.Context) error {
-					m.set(job, true)
-					defer m.set(job, false)
-					<-ctx.Done()
-					time.Sleep(time.Second) // what it published is being removed
-					return ctx.Err()
-				})
-				m.mu.Lock()
-				m.errs = append(m.errs, err)
-				m.mu.Unlock()
+				do(working)
 			}
 		})
+	}
+	for _, job := range jobs {
+		m.work(func(ctx context.Context) { m.hold(ctx, job, ttl/100) })
 	}
 	m.stop = sync.OnceFunc(func() { rest(); work.Wait(); end(); keep.Wait() })
 	m.die = func() { m.line.mu.Lock(); m.line.cut = true; m.line.mu.Unlock(); m.stop() }
 	return m
+}
+
+// hold runs a job once, which lasts a while longer than it is to.
+func (m *machine) hold(ctx context.Context, job string, lasts time.Duration) {
+	err := m.Hold(ctx, job, func(ctx context.Context) error {
+		m.set(job, true)
+		defer m.set(job, false)
+		<-ctx.Done()
+		time.Sleep(lasts) // what it published is being removed
+		return ctx.Err()
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.errs = append(m.errs, err)
 }
 
 func (m *machine) set(job string, runs bool) {
@@ -221,7 +230,7 @@ func TestSpread(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		holdings, mine, known, _ := all[0].Holdings()
-		if !known || len(holdings) != 30 || len(mine) != len(all[0].jobs()) {
+		if !known || len(holdings) != 30+3 || len(mine) != len(all[0].jobs())+1 || !mine["@a"] || holdings["@b"].Node != "b" { // jobs and machines
 			t.Errorf("%v %v %v", holdings, mine, known)
 		}
 
@@ -274,5 +283,102 @@ func TestCutOff(t *testing.T) {
 			t.Error("it did not take the job that is free")
 		}
 		one.stop()
+	})
+}
+
+// What joins a job runs where that does, and has ended before the job may begin on
+// another machine; that it fails ends nothing but itself.
+func TestJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bucket{values: map[string]value{}}
+		join := func(m *machine) *machine {
+			m.work(func(ctx context.Context) {
+				_ = m.Join(ctx, "x", func(ctx context.Context) error {
+					m.hold(ctx, "x/beside", ttl/5-ttl/100)
+					return nil
+				})
+			})
+			return m
+		}
+		one := join(newMachine(b, "one", "x"))
+		time.Sleep(time.Second)
+		two := join(newMachine(b, "two", "x"))
+		settled := func(where, other *machine) {
+			t.Helper()
+			for began := time.Now(); len(where.jobs()) < 2; time.Sleep(50 * time.Millisecond) {
+				if time.Since(began) > 2*ttl {
+					t.Fatalf("%v and %v", where.jobs(), other.jobs())
+				}
+				if x := other.jobs(); slices.Contains(where.jobs(), "x") && len(x) > 0 {
+					t.Fatalf("x runs, and on the other machine does %v", x)
+				}
+			}
+			if len(other.jobs()) != 0 {
+				t.Errorf("%v and %v", where.jobs(), other.jobs())
+			}
+		}
+		cut := func(cut bool) { b.mu.Lock(); one.line.cut = cut; b.mu.Unlock() }
+		settled(one, two)
+
+		failed := errors.New("failed")
+		if err := one.Join(t.Context(), "x", func(context.Context) error { return failed }); !errors.Is(err, failed) {
+			t.Errorf("%v", err)
+		}
+		settled(one, two)
+
+		cut(true)
+		settled(two, one)
+		cut(false)
+		time.Sleep(ttl)
+		settled(two, one)
+		go two.stop()
+		time.Sleep(50 * time.Millisecond)
+		settled(one, two)
+		two.stop()
+		one.stop()
+	})
+}
+
+// A machine that did not reach the store for a while comes back as the one that it was;
+// one that was started again does not, though both have one name.
+func TestMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bucket{values: map[string]value{}}
+		one, two := newMachine(b, "one"), newMachine(b, "two")
+		seen := func() lease.Holding {
+			time.Sleep(2 * ttl)
+			all, mine, _, _ := two.Holdings()
+			if mine["@one"] || !mine["@two"] || two.Machine() != "@two" {
+				t.Errorf("%v", mine)
+			}
+			return all["@one"]
+		}
+		cut := func(cut bool) { b.mu.Lock(); one.line.cut = cut; b.mu.Unlock() }
+		before := seen()
+		cut(true)
+		if h := seen(); h != (lease.Holding{}) {
+			t.Errorf("it is not there: %+v", h)
+		}
+		if all, mine, _, _ := one.Holdings(); all["@one"] != before || !mine["@one"] {
+			t.Errorf("it is there to itself: %+v", all)
+		}
+		cut(false)
+		if h := seen(); h != before || h.Node != "one" {
+			t.Errorf("%+v, was %+v", h, before)
+		}
+		one.die()
+		one = newMachine(b, "one")
+		time.Sleep(time.Second)
+		if s := two.Status(); s.Phase != presence.PhaseDegraded || !strings.Contains(s.Detail, "two machines are called one") {
+			t.Errorf("%+v", s)
+		}
+		if h := seen(); !h.Since.After(before.Since) {
+			t.Errorf("%+v, was %+v", h, before)
+		}
+		if s := two.Status(); s.Phase != presence.PhaseLive {
+			t.Errorf("%+v", s)
+		}
+		one.stop()
+		two.stop()
 	})
 }
