@@ -166,19 +166,21 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 func (c *Core) Lost(source string, now time.Time) []presence.State {
 	var changes []presence.State
 	for r := range c.people.all() {
-		if s, changed := c.lose(r, source, time.Time{}, now); changed {
+		if s, changed := c.lose(r, saidBy(source), now); changed {
 			changes = append(changes, s)
 		}
 	}
 	return changes
 }
 
-// lose is Lost for one person, and for what was said before a time; zero: all.
-func (c *Core) lose(r *record, source string, before, now time.Time) (state presence.State, changed bool) {
+// saidBy picks the reports of a source.
+func saidBy(source string) func(presence.Report) bool {
+	return func(held presence.Report) bool { return held.Source == source }
+}
+
+// lose is Lost for those reports about one person that by picks.
+func (c *Core) lose(r *record, by func(presence.Report) bool, now time.Time) (state presence.State, changed bool) {
 	reports := c.unpack(r)
-	by := func(held presence.Report) bool {
-		return held.Source == source && (before.IsZero() || held.At.Before(before))
-	}
 	if !slices.ContainsFunc(reports, by) {
 		return presence.State{}, false
 	}

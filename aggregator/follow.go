@@ -24,32 +24,27 @@ type Watched interface {
 // A Follower has the hub of this machine know what sources say that run on others:
 // it reads what their recorders keep, and decides alone (R2). What a source says
 // counts while the machine that said it holds the lease of that source; when the
-// lease ends, the source is lost, as it is where it ran. What no lease is about, as
-// what a client publishes at one machine, counts until it expires.
+// lease ends, the source is lost, as it is where it ran. What endpoints publish at a
+// bridge that runs on every machine counts in the same way while the machine is there.
 type Follower struct {
 	hub     *Hub
 	jobs    Jobs
 	reports Watched
 	log     *slog.Logger
 
-	mu       sync.Mutex
-	sources  map[string]bool // that run under a lease
+	mu       sync.Mutex // held until the hub knows: what is lost must not overtake what was said
 	holdings map[string]lease.Holding
 	mine     map[string]bool
+	heard    map[string]bool // the jobs of which something was read; whether some of it did not count
 }
 
-// NewFollower makes a Follower of the sources of these names. reports is the bucket
-// of the recorders.
-func NewFollower(hub *Hub, jobs Jobs, reports Watched, sources []string, log *slog.Logger) *Follower {
-	f := &Follower{hub: hub, jobs: jobs, reports: reports, log: log, sources: map[string]bool{}, holdings: map[string]lease.Holding{}}
-	for _, name := range sources {
-		f.sources[name] = true
-	}
-	return f
+// NewFollower makes a Follower. reports is the bucket of the recorders.
+func NewFollower(hub *Hub, jobs Jobs, reports Watched, log *slog.Logger) *Follower {
+	return &Follower{hub: hub, jobs: jobs, reports: reports, log: log, heard: map[string]bool{}}
 }
 
-// Run follows until ctx ends. It reads everything again when a source changes hands,
-// or the directory changes: what was passed over then may count now.
+// Run follows until ctx ends. It reads everything again when a source changes hands of
+// which something did not count, or the directory changes: it may count now.
 func (f *Follower) Run(ctx context.Context) error {
 	stop := func() {}
 	defer func() { stop() }()
@@ -60,6 +55,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		if known && (f.turn(all, mine) || now != people) {
 			people = now
 			stop()
+			for job := range f.heard {
+				f.heard[job] = false
+			}
 			stop = f.read(ctx)
 		}
 		select {
@@ -83,28 +81,30 @@ func (f *Follower) read(ctx context.Context) (stop func()) {
 }
 
 // turn takes who runs what, gives up the sources that another machine runs no more,
-// and tells whether one has begun.
-func (f *Follower) turn(all map[string]lease.Holding, mine map[string]bool) (begun bool) {
+// and tells whether one has begun of which something did not count.
+func (f *Follower) turn(all map[string]lease.Holding, mine map[string]bool) (again bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	before, ours := f.holdings, f.mine
 	f.holdings, f.mine = all, mine
-	var lost []string
-	for source := range f.sources {
-		is, held := all[source]
-		was, had := before[source]
-		if had && !ours[source] && was != is {
-			lost = append(lost, source)
-		}
-		if held && !mine[source] && was != is {
-			begun = true
+	lost := map[string]bool{}
+	for job, was := range before {
+		if _, heard := f.heard[job]; heard && !ours[job] && was != all[job] {
+			lost[job], f.heard[job] = true, true
+			f.log.Info("another machine has ended what it ran", "job", job, "machine", was.Node)
 		}
 	}
-	f.mu.Unlock()
-	for _, source := range lost {
-		f.log.Info("a source has ended on the machine that ran it", "source", source, "machine", before[source].Node)
-		f.hub.lost(source, all[source].Since, time.Now()) // whoever runs it now may have spoken
+	if len(lost) > 0 {
+		f.hub.lost(func(held presence.Report) bool {
+			job := jobOf(held.Source)
+			is, runs := all[job]
+			return lost[job] && (!runs || held.At.Before(is.Since)) // whoever runs it now may have spoken
+		}, time.Now())
 	}
-	return begun
+	for job, is := range all {
+		again = again || f.heard[job] && !mine[job] && is != before[job]
+	}
+	return again
 }
 
 // take takes one value of the bucket.
@@ -113,12 +113,12 @@ func (f *Follower) take(key string, value []byte, _ uint64) {
 	if !ok || source == SourceManual {
 		return
 	}
+	job := jobOf(source)
 	f.mu.Lock()
-	ours, job := f.mine[source], f.sources[source]
-	holding, held := f.holdings[source]
-	f.mu.Unlock()
+	defer f.mu.Unlock()
 	switch {
-	case ours: // it was said here
+	case f.mine[job]: // it was said here; or elsewhere, by the next one that runs it
+		f.heard[job] = true
 		return
 	case value == nil:
 		f.hub.unsaid(id, source, subject)
@@ -133,11 +133,33 @@ func (f *Follower) take(key string, value []byte, _ uint64) {
 		f.log.Error("a report of another machine cannot be read and is passed over", "key", key, "error", err)
 		return
 	}
+	holding, held := f.holdings[job]
 	live := held && !r.At.Before(holding.Since)
-	if !job {
-		live = !r.Expires.IsZero()
-	}
+	f.heard[job] = f.heard[job] || !live
 	f.hub.follow(id, r, live, time.Now())
+}
+
+// endpoints has what endpoints say at a bridge that runs on every machine be from
+// sources of one machine, by the name that lease.Machine gave.
+type endpoints struct {
+	*Hub
+	machine string
+}
+
+// Report implements presence.Hub.
+func (e *endpoints) Report(ctx context.Context, r presence.Report) error {
+	r.Source += e.machine
+	return e.Hub.Report(ctx, r)
+}
+
+// jobOf gives the job under which a source runs: its own, or that of the machine where
+// it is an endpoint (NAME/1@MACHINE).
+func jobOf(source string) string {
+	last := source[strings.LastIndexByte(source, '/')+1:]
+	if at := strings.IndexByte(last, '@'); at >= 0 && len(last) < len(source) {
+		return last[at:]
+	}
+	return source
 }
 
 func parseReportKey(key string) (id presence.ID, source string, subject string, ok bool) {
@@ -193,6 +215,8 @@ func (h *Hub) told(s *shard, id presence.ID) func(presence.State, bool) {
 	return func(_ presence.State, changed bool) {
 		if changed {
 			s.remind(s.core.people.of(id))
+		} else {
+			s.remindApart(s.core.people.of(id))
 		}
 		s.nudge()
 	}

@@ -93,15 +93,32 @@ func (c *common) Watch(ctx context.Context, f func(string, []byte, uint64)) {
 
 // turns is who runs what, as a test says.
 type turns struct {
+	machine string
+
 	mu      sync.Mutex
+	asked   []string
 	all     map[string]lease.Holding
 	mine    map[string]bool
 	changed chan struct{}
 }
 
-func (j *turns) Hold(ctx context.Context, _ string, run func(context.Context) error) error {
+func (j *turns) Hold(ctx context.Context, job string, run func(context.Context) error) error {
+	j.note("hold " + job)
 	return run(ctx)
 }
+
+func (j *turns) note(what string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.asked = append(j.asked, what)
+}
+
+func (j *turns) Join(ctx context.Context, job string, run func(context.Context) error) error {
+	j.note("join " + job)
+	return run(ctx)
+}
+
+func (j *turns) Machine() string { return j.machine }
 
 func (j *turns) Holdings() (map[string]lease.Holding, map[string]bool, bool, <-chan struct{}) {
 	j.mu.Lock()
@@ -117,6 +134,27 @@ func (j *turns) set(node string, mine bool) {
 	if node != "" {
 		j.all["aes"] = lease.Holding{Node: node, ID: node, Since: time.Now()}
 		j.mine["aes"] = mine
+	}
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// give is set for what another machine has run for a while already.
+func (j *turns) give(to lease.Holding) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.all, j.mine = map[string]lease.Holding{"aes": to}, map[string]bool{}
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// sees has this machine see these others, and no more.
+func (j *turns) sees(others ...lease.Holding) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.all, j.mine = map[string]lease.Holding{j.machine: {}}, map[string]bool{j.machine: true}
+	for _, o := range others {
+		j.all[lease.Machine(o.Node)] = o
 	}
 	close(j.changed)
 	j.changed = make(chan struct{})
@@ -141,7 +179,7 @@ func TestFollow(t *testing.T) {
 		jobs := &turns{changed: make(chan struct{})}
 		jobs.set("one", false)
 		follow := func(h *aggregator.Hub) (stop func()) {
-			return run(t, aggregator.NewFollower(h, jobs, reports, []string{"aes"}, quiet).Run)
+			return run(t, aggregator.NewFollower(h, jobs, reports, quiet).Run)
 		}
 		follow(two)
 		synctest.Wait()
@@ -205,6 +243,18 @@ func TestFollow(t *testing.T) {
 		time.Sleep(time.Second)
 		jobs.set("one", false)
 		synctest.Wait()
+
+		// What the next one says counts, even if that arrives before it is known that this one has ended.
+		four, _ := machine()
+		late := &turns{changed: make(chan struct{})}
+		late.set("four", true)
+		run(t, aggregator.NewFollower(four, late, reports, quiet).Run)
+		synctest.Wait()
+		since := time.Now()
+		said(about(extension(0), presence.PhoneConnected))
+		is(four, "ann", presence.Unknown, false)
+		late.give(lease.Holding{Node: "one", ID: "one", Since: since})
+		is(four, "ann", presence.Busy, false)
 
 		// Who leaves the directory of the machine that keeps the reports is forgotten.
 		said(about(extension(1), presence.PhoneConnected))
@@ -290,5 +340,100 @@ func TestManualElsewhere(t *testing.T) {
 			t.Error("the mark stays")
 		}
 		is(presence.Unknown, h1, h2)
+	})
+}
+
+// A listener is a bridge whose endpoints publish what the test says.
+type listener chan presence.Report
+
+func (listener) Name() string { return "lps" }
+
+func (l listener) Run(ctx context.Context, hub presence.Hub) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-l:
+			if err := hub.Report(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// What endpoints publish at a machine counts on the others as long as it is there, and
+// for its grace when it is not; endpoints of two machines are two.
+func TestEndpointsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports := newCommon()
+		machine := func(name string) (*aggregator.Hub, *turns, listener) {
+			r := aggregator.NewRecorder(reports, &memory{held: map[string][]byte{}}, quiet)
+			h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+			h.SetDirectory(office("ann"), time.Now())
+			jobs := &turns{machine: lease.Machine(name), changed: make(chan struct{})}
+			jobs.sees()
+			v, l := aggregator.NewSupervisor(h, quiet), make(listener)
+			v.Share(jobs)
+			v.AddBridge(l)
+			for _, f := range []func(context.Context) error{h.Run, r.Run, v.Run, aggregator.NewFollower(h, jobs, reports, quiet).Run} {
+				run(t, f)
+			}
+			return h, jobs, l
+		}
+		one, sees1, at1 := machine("one")
+		two, sees2, at2 := machine("two")
+		first, second := lease.Holding{Node: "one", ID: "1", Since: time.Now()}, lease.Holding{Node: "two", ID: "2", Since: time.Now()}
+		sees1.sees(second)
+		const grace = 10 * time.Minute
+		publish := func(at listener, facts ...presence.Fact) {
+			t.Helper()
+			time.Sleep(time.Second)
+			r := about(extension(0), facts...)
+			r.Source, r.Grace = "lps/1", grace
+			at <- r
+			synctest.Wait()
+		}
+		is := func(h *aggregator.Hub, want presence.Availability, doubted bool) {
+			t.Helper()
+			synctest.Wait()
+			if s, _ := h.State("ann"); s.Availability != want || s.Overlays.Has(presence.OverlayStale) != doubted {
+				t.Errorf("%s, %s; want %s, doubted %v", s.Availability, s.Overlays.Names(), want, doubted)
+			}
+		}
+		publish(at1, presence.SessionDND)
+		is(one, presence.DoNotDisturb, false)
+		is(two, presence.DoNotDisturb, true) // it does not see that machine yet
+		sees2.sees(first)
+		is(two, presence.DoNotDisturb, false)
+		time.Sleep(3 * grace) // it is refreshed, which the hub is not told
+		is(one, presence.DoNotDisturb, false)
+		is(two, presence.DoNotDisturb, false)
+
+		publish(at2, presence.SessionActive) // another endpoint, though that is the first there too
+		is(one, presence.DoNotDisturb, false)
+		is(two, presence.DoNotDisturb, false)
+		publish(at1)
+		is(one, presence.Available, false)
+		is(two, presence.Available, false)
+		publish(at1, presence.SessionDND)
+
+		sees2.sees() // for a while it does not reach the store
+		is(two, presence.DoNotDisturb, true)
+		is(one, presence.DoNotDisturb, false)
+		sees2.sees(first)
+		is(two, presence.DoNotDisturb, false)
+
+		// It is started again: what it knew before counts for the grace of that.
+		time.Sleep(time.Second)
+		sees2.sees(lease.Holding{Node: "one", ID: "3", Since: time.Now()})
+		is(two, presence.DoNotDisturb, true)
+		time.Sleep(grace)
+		is(two, presence.Available, false)
+		publish(at1, presence.SessionDND)
+		is(two, presence.DoNotDisturb, false)
+		sees2.sees() // and for good it is gone
+		is(two, presence.DoNotDisturb, true)
+		time.Sleep(grace)
+		is(two, presence.Available, false)
 	})
 }

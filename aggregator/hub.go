@@ -302,14 +302,14 @@ func (h *Hub) Strangers() uint64 { return h.strangers.Load() }
 
 // Lost tells that a source has no link any more: what it said is doubted at once
 // and expires after its grace.
-func (h *Hub) Lost(source string, now time.Time) { h.lost(source, time.Time{}, now) }
+func (h *Hub) Lost(source string, now time.Time) { h.lost(saidBy(source), now) }
 
-// lost is Lost for what was said before a time; zero: all.
-func (h *Hub) lost(source string, before, now time.Time) {
+// lost is Lost for the reports that by picks.
+func (h *Hub) lost(by func(presence.Report) bool, now time.Time) {
 	for _, s := range h.shards {
 		s.mu.Lock()
 		for r := range s.core.people.all() {
-			if state, changed := s.core.lose(r, source, before, now); changed {
+			if state, changed := s.core.lose(r, by, now); changed {
 				h.announce(s, r, state)
 			} else {
 				s.remindApart(r)

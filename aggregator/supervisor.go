@@ -40,6 +40,11 @@ type Jobs interface {
 	// when run has returned, and gives its error. The context of run ends early
 	// when this machine may not run it any more.
 	Hold(ctx context.Context, job string, run func(context.Context) error) error
+	// Join runs beside a job of this machine, while that may run, and before others
+	// may.
+	Join(ctx context.Context, job string, run func(context.Context) error) error
+	// Machine gives the name of this machine in Holdings.
+	Machine() string
 	// Holdings tells who runs which job, which of them run here, whether that is
 	// known yet, and gives a channel that is closed at the next change.
 	Holdings() (all map[string]lease.Holding, mine map[string]bool, known bool, changed <-chan struct{})
@@ -63,6 +68,7 @@ type part struct {
 	run  func(context.Context) error
 	self func() presence.Status // nil: the part says nothing of itself
 	jobs Jobs                   // nil: it runs on every machine
+	with string                 // the job of the machine on which it is to run; empty: any
 	log  *slog.Logger
 	now  chan struct{} // holds a token where the next try is not to wait
 
@@ -99,9 +105,15 @@ func NewSupervisor(hub *Hub, log *slog.Logger) *Supervisor {
 }
 
 // AddSource adds a source.
-func (v *Supervisor) AddSource(s Source) {
+func (v *Supervisor) AddSource(s Source) { v.addSource(s, "") }
+
+// AddSourceWith adds a source that is to run on the machine that runs the bridge of this
+// name, which was given to AddJob or will be.
+func (v *Supervisor) AddSourceWith(bridge string, s Source) { v.addSource(s, bridge) }
+
+func (v *Supervisor) addSource(s Source, with string) {
 	p := v.part(s.Name(), KindSource, s)
-	p.jobs = v.jobs
+	p.jobs, p.with = v.jobs, with
 	p.run = func(ctx context.Context) error {
 		defer func() { v.hub.Lost(p.name, time.Now()) }()
 		return s.Run(ctx, v.hub, func(r presence.Report) error {
@@ -118,17 +130,24 @@ func (v *Supervisor) AddSource(s Source) {
 	v.add(p)
 }
 
-// AddBridge adds a bridge, which runs on every machine. No other one may have its
-// name until RemoveBridge returned.
-func (v *Supervisor) AddBridge(b Bridge) { v.addBridge(b, nil) }
+// AddBridge adds a bridge, which runs on every machine: where there are others, the
+// sources that its endpoints are have the name of this one after them. No other one may
+// have its name until RemoveBridge returned.
+func (v *Supervisor) AddBridge(b Bridge) {
+	var hub presence.Hub = v.hub
+	if v.jobs != nil {
+		hub = &endpoints{v.hub, v.jobs.Machine()}
+	}
+	v.addBridge(b, nil, hub)
+}
 
 // AddJob is AddBridge for a bridge that one machine is to run.
-func (v *Supervisor) AddJob(b Bridge) { v.addBridge(b, v.jobs) }
+func (v *Supervisor) AddJob(b Bridge) { v.addBridge(b, v.jobs, v.hub) }
 
-func (v *Supervisor) addBridge(b Bridge, jobs Jobs) {
+func (v *Supervisor) addBridge(b Bridge, jobs Jobs, hub presence.Hub) {
 	p := v.part(b.Name(), KindBridge, b)
 	p.jobs = jobs
-	p.run = func(ctx context.Context) error { return b.Run(ctx, v.hub) }
+	p.run = func(ctx context.Context) error { return b.Run(ctx, hub) }
 	v.add(p)
 }
 
@@ -270,7 +289,7 @@ func (p *part) supervise(ctx context.Context) {
 			_ = try(ctx)
 		} else {
 			p.await()
-			_ = p.jobs.Hold(ctx, p.name, try)
+			_ = p.turn(ctx, try)
 		}
 		p.sleep(ctx, wait)
 	}
@@ -287,6 +306,14 @@ func (p *part) sleep(ctx context.Context, wait time.Duration) {
 	case <-p.now:
 	case <-timer.C:
 	}
+}
+
+// turn waits for the turn of the part among the machines, and tries.
+func (p *part) turn(ctx context.Context, try func(context.Context) error) error {
+	if p.with == "" {
+		return p.jobs.Hold(ctx, p.name, try)
+	}
+	return p.jobs.Join(ctx, p.with, func(ctx context.Context) error { return p.jobs.Hold(ctx, p.name, try) })
 }
 
 // await notes that the part waits for its turn among the machines.

@@ -3,6 +3,7 @@ package aggregator_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -87,4 +88,42 @@ func TestBridgesComeAndGo(t *testing.T) {
 		v.RemoveBridge("late")
 		v.RemoveBridge("b")
 	})
+}
+
+// A quiet source says nothing until its context ends.
+type quietSource string
+
+func (s quietSource) Name() string { return string(s) }
+
+func (quietSource) Run(ctx context.Context, _ presence.Roster, _ func(presence.Report) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Of several machines each has every bridge, and one has a job, with the source that
+// belongs to it.
+func TestTurns(t *testing.T) {
+	for want, add := range map[string]func(*aggregator.Supervisor){
+		"[]":                        func(v *aggregator.Supervisor) { v.AddBridge(&bridge{name: "web"}) },
+		"[hold hq]":                 func(v *aggregator.Supervisor) { v.AddJob(&bridge{name: "hq"}) },
+		"[hold aes]":                func(v *aggregator.Supervisor) { v.AddSource(quietSource("aes")) },
+		"[join hq hold hq/network]": func(v *aggregator.Supervisor) { v.AddSourceWith("hq", quietSource("hq/network")) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			v := aggregator.NewSupervisor(aggregator.NewHub(presence.DefaultPolicy(), nil, quiet), quiet)
+			jobs := &turns{machine: "@one", changed: make(chan struct{})}
+			v.Share(jobs)
+			add(v)
+			run(t, v.Run)
+			synctest.Wait()
+			jobs.mu.Lock()
+			defer jobs.mu.Unlock()
+			if got := fmt.Sprint(jobs.asked); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+			if h := v.Health(); len(h) != 1 || h[0].Phase == presence.PhaseStandby {
+				t.Errorf("%+v", h)
+			}
+		})
+	}
 }

@@ -36,7 +36,7 @@ type Config struct {
 	Replicas  int           `yaml:"replicas" default:"1" doc:"How many servers of the cluster keep each value: 1, 3 or 5. Without effect on the embedded store."`
 	CredsFile string        `yaml:"creds_file" doc:"NATS credentials file for the cluster."`
 	TLS       trust.Config  `yaml:"tls" doc:"TLS towards the cluster; its keys count when url begins with tls://."`
-	Node      string        `yaml:"node" doc:"Name of this machine among those that share the cluster; empty: its host name."`
+	Node      string        `yaml:"node" doc:"Name of this machine, which no other one that shares the cluster has; empty: its host name."`
 	Lease     time.Duration `yaml:"lease" default:"15s" doc:"How soon the sources and bridges of a machine that died run on another one that shares the cluster, at least 3s; without effect on the embedded store. 0s: this is the only machine on the cluster, and goes on while the cluster is away."`
 	MaxBytes  int64         `yaml:"max_bytes" default:"1073741824" doc:"Largest size of the embedded store on disk, in bytes."`
 }
@@ -57,6 +57,9 @@ func (c *Config) Check() []config.Problem {
 	}
 	if c.Lease != 0 && (c.Lease < shortestLease || c.Lease > longestLease) {
 		ps = append(ps, config.Wrong("lease", "%s is neither 0s nor from %s to %s", c.Lease, shortestLease, longestLease))
+	}
+	if strings.ContainsAny(c.Node, "/@") {
+		ps = append(ps, config.Wrong("node", "%q: want a name without / and @", c.Node))
 	}
 	if c.MaxBytes < 16<<20 {
 		ps = append(ps, config.Wrong("max_bytes", "%d is less than 16 MiB", c.MaxBytes))

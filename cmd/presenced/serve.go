@@ -117,13 +117,11 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	for _, s := range sources {
 		supervisor.AddSource(s)
 	}
-	bridges, err := cfg.bridges(ctx, kept, hub, people, gate, log)
+	subscriptions, err := kept.Bucket(ctx, "subscriptions")
 	if err != nil {
 		return err
 	}
-	for _, b := range bridges {
-		supervisor.AddJob(b)
-	}
+	cfg.addBridges(supervisor, subscriptions, others.machine(), hub, people, gate, log)
 	administered, err := newServices(ctx, cfg, kept, hub, gate, trail, supervisor, log)
 	if err != nil {
 		return err
@@ -156,7 +154,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if others != nil { // the leases outlive what runs under them
 		last.Go(func() error { return others.Run(recording) })
-		g.Go(func() error { return others.follow(ctx, hub, sources) })
+		g.Go(func() error { return others.follow(ctx, hub) })
 		g.Go(func() error { return manual.Hear(ctx) })
 		g.Go(func() error { return gate.Hear(ctx) })
 		g.Go(func() error { return administered.catalog.Hear(ctx, others.services) })
@@ -266,21 +264,15 @@ func (c *Config) sources(log *slog.Logger) ([]aggregator.Source, error) {
 	return all, nil
 }
 
-// bridges makes all bridges that the configuration names, but the page and those to
-// presence servers.
-func (c *Config) bridges(ctx context.Context, kept *store.Store, people lps.People, accounts lps.Accounts, gate presence.Gate, log *slog.Logger) ([]aggregator.Bridge, error) {
-	subscriptions, err := kept.Bucket(ctx, "subscriptions")
-	if err != nil {
-		return nil, err
-	}
-	var all []aggregator.Bridge
+// addBridges adds all bridges that the configuration names, but the page and those to
+// presence servers. What listens runs on every machine, and keeps apart what it keeps.
+func (c *Config) addBridges(v *aggregator.Supervisor, subscriptions *store.Bucket, machine string, people lps.People, accounts lps.Accounts, gate presence.Gate, log *slog.Logger) {
 	for _, cfg := range c.LPS {
-		all = append(all, lps.New(cfg, people, gate, subscriptions.Part(cfg.Name), accounts, log))
+		v.AddBridge(lps.New(cfg, people, gate, subscriptions.Part(cfg.Name+machine), accounts, log))
 	}
 	for _, cfg := range c.XMPP {
-		all = append(all, xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), gate, log))
+		v.AddJob(xmpp.New(cfg, subscriptions.Part(cfg.Name).Memory(false), gate, log))
 	}
-	return all, nil
 }
 
 // notifySystemd tells the service manager that the service runs, and feeds its

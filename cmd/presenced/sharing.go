@@ -44,13 +44,18 @@ func newSharing(ctx context.Context, cfg *Config, kept *store.Store, log *slog.L
 	return s, nil
 }
 
-// follow has the hub know what sources say that run on other machines, until ctx ends.
-func (s *sharing) follow(ctx context.Context, hub *aggregator.Hub, sources []aggregator.Source) error {
-	names := make([]string, 0, len(sources))
-	for _, source := range sources {
-		names = append(names, source.Name())
+// machine gives what tells the parts of this machine from those of others; empty: there
+// are none.
+func (s *sharing) machine() string {
+	if s == nil {
+		return ""
 	}
-	return aggregator.NewFollower(hub, s, s.reports, names, s.log).Run(ctx)
+	return s.Machine()
+}
+
+// follow has the hub know what sources say that run on other machines, until ctx ends.
+func (s *sharing) follow(ctx context.Context, hub *aggregator.Hub) error {
+	return aggregator.NewFollower(hub, s, s.reports, s.log).Run(ctx)
 }
 
 // remember has the journal written by one machine, until ctx ends: all know the same.

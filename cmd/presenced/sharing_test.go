@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,14 +20,15 @@ import (
 // A node is one of the machines that share a store: a process of its own.
 type node struct {
 	*site
+	lps     string // address of the Local Presence Service
 	process *exec.Cmd
 }
 
-// newNode starts a process with the configuration of s, but a page, a socket and a
-// name of its own, on the NATS server at an address.
+// newNode starts a process with the configuration of s, but a page, a socket, a name and
+// an address for SIP of its own, on the NATS server at an address.
 func newNode(t *testing.T, s *site, name, address string) *node {
 	t.Helper()
-	n := &node{site: &site{t: t, office: s.office, dir: s.dir, url: "http://" + freeAddress("127.0.0.1:0")}}
+	n := &node{site: &site{t: t, office: s.office, dir: s.dir, url: "http://" + freeAddress("127.0.0.1:0")}, lps: freeUDP(t)}
 	config, err := os.ReadFile(s.file)
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +44,7 @@ func newNode(t *testing.T, s *site, name, address string) *node {
 		}
 		text = strings.Replace(text, from, to, 1)
 	}
+	text = strings.Replace(text, "udp:HERE", "udp:"+n.lps, 1)
 	n.file = s.write(name+".yaml", text)
 	n.process = exec.Command(os.Args[0], "serve", "-c", n.file) //nolint:gosec // this very test
 	n.process.Env = append(os.Environ(), "PRESENCED_TEST_MAIN=1")
@@ -196,4 +199,82 @@ xmpp:
 		one.phase(part, "live")
 	}
 	one.await("alder", "available/")
+}
+
+// TestEndpointsOfTwoMachines has SIP endpoints at either of two machines, and a presence
+// service that one of them serves: that publishes there, and asks what others publish.
+func TestEndpointsOfTwoMachines(t *testing.T) {
+	server := peers.Kamailio(t, peers.WithDatabase())
+	s := newSite(t, "lps:\n- {domains: [example.com], trusted: [127.0.0.1], min_publish: 1s, transport: {listen: [\"udp:HERE\"]}}\n")
+	address := freeAddress("127.0.0.1:0")
+	serveNATS(t, address)
+	one := newNode(t, s, "one", address)
+	one.phase("lps", "live")
+	one.by("service", "add", "--yes", "--set", "id=hq", "--set", "primary.host=127.0.0.1", "--set", "primary.port="+server.Address[strings.LastIndexByte(server.Address, ':')+1:],
+		"--set", "entity=sip:{tel}@example.test", "--set", "users=birch", "--set", "subscribe=single")
+	both := func(n *node, phase string) {
+		t.Helper()
+		n.phase("hq", phase)
+		n.phase("hq/network", phase)
+	}
+	both(one, "live")
+	watch := func(n *node) *lamp {
+		conn, err := net.Dial("udp", n.lps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		l := &lamp{t: t, conn: conn}
+		l.subscribe()
+		l.awaits("<basic>open")
+		return l
+	}
+	first := watch(one)
+	two := newNode(t, s, "two", address)
+	both(two, "standby")
+	two.phase("lps", "live")
+	second := watch(two)
+	s.do("aes", "call", "247", "4711", "4750")
+	s.do("aes", "answer", "247", "4750")
+	first.awaits("rpid:on-the-phone")
+	second.awaits("rpid:on-the-phone")
+
+	// Who publishes at either of them counts at both, and is not mistaken for another one.
+	at := func(address, presentity string) *peers.Phone {
+		return peers.SIPPhone(t, &peers.Server{Address: address}, presentity)
+	}
+	const ivy = "sip:mona.ivy@example.com"
+	at(one.lps, ivy).Publish(5, "open", "busy")
+	one.await("ivy", "busy/")
+	two.await("ivy", "busy/")
+	desk := at(two.lps, ivy)
+	desk.Publish(600, "open")
+	at(one.lps, ivy).Publish(5, "open", "busy")
+	network := peers.SIPPhone(t, server, "sip:4751@example.test")
+	network.Publish(600, "open", "busy")
+	one.await("birch", "busy/")
+	two.await("birch", "busy/")
+	both(two, "standby")
+
+	one.end(syscall.SIGKILL)
+	both(two, "live")
+	two.await("ivy", "available/") // what was said there ended after its grace
+	eventually(t, "what was said here is not doubted", func() bool {
+		_, state := two.state("ivy")
+		return !state.Overlays.Has(presence.OverlayStale)
+	})
+	network.Publish(600, "open")
+	two.await("birch", "available/")
+
+	// A service is deleted on the machine that does not serve it.
+	one = newNode(t, s, "one", address)
+	both(one, "standby")
+	one.await("birch", "available/")
+	eventually(t, "it has its own subscriptions again", func() bool { return bytes.Contains(one.get("/api/health"), []byte("subscriptions: 1 presence")) })
+	desk.Publish(600, "open", "busy")
+	one.await("ivy", "busy/")
+	one.by("service", "delete", "hq", "--yes", "--force")
+	for _, n := range []*node{one, two} {
+		eventually(t, "the service is gone", func() bool { return !bytes.Contains(n.get("/api/health"), []byte(`"hq`)) })
+	}
 }

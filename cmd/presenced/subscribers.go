@@ -73,7 +73,7 @@ func (a *administration) subscribe(o *outlet, s *services.Service) {
 	if cfg != nil {
 		asks = &subscribing{network.New(*cfg, a.people, a.log), *cfg}
 		asks.Cover(s.Covers())
-		a.supervisor.AddSource(asks)
+		a.supervisor.AddSourceWith(o.Name(), asks)
 	}
 	a.mu.Lock()
 	o.asks = asks

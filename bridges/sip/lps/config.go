@@ -15,7 +15,7 @@ import (
 
 // Config is one entry of the lps: section: one Local Presence Service.
 type Config struct {
-	Name           string       `yaml:"name" default:"lps" doc:"Name of this bridge, unique among sources and bridges. Subscriptions are kept under it across a restart, and what endpoints publish is from the source NAME/1, NAME/2, ... of their presentity."`
+	Name           string       `yaml:"name" default:"lps" doc:"Name of this bridge, unique among sources and bridges. Subscriptions are kept under it across a restart, and what endpoints publish is from the source NAME/1, NAME/2, ... of their presentity (NAME/1@MACHINE where several machines share a cluster)."`
 	Transport      wire.Config  `yaml:"transport" doc:"Where to listen, and how much to bear."`
 	Domains        []string     `yaml:"domains" doc:"Domains after the @ of those whose presence is served here, such as example.com. The first one completes the user names of accounts."`
 	Realm          string       `yaml:"realm" doc:"Realm of digest authentication; passwords are hashed with it. Empty: the first domain."`
