@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"presenced/aggregator/directory"
 	"presenced/fixtures"
@@ -23,6 +26,9 @@ type SimCommand struct {
 	Listen       string      `help:"Address to listen on; without it 127.0.0.1 and a usual port."`
 	Scenario     string      `help:"Scenario file to live through; without it the office day." type:"path"`
 	Speed        float64     `default:"1" help:"How much faster than the clock."`
+	Extensions   int         `help:"aes: so many extensions from 20000 on, with random calls, instead of a scenario."`
+	BusyHour     float64     `default:"6" help:"aes: calls that each of the extensions begins in an hour."`
+	Seed         uint64      `default:"1" help:"aes: the same seed makes the same calls."`
 	User         string      `default:"svc" help:"The account that is let in."`
 	PasswordFile secret.File `help:"File with the account's password; without it the password is secret."`
 	Cert         string      `help:"PEM file with a certificate: speak TLS." type:"path"`
@@ -31,18 +37,22 @@ type SimCommand struct {
 
 // Run implements the command.
 func (c *SimCommand) Run(ctx context.Context, term *Terminal) error {
-	s, err := c.scenario()
-	if err != nil {
-		return err
-	}
 	if c.Speed <= 0 {
 		return errors.New("--speed must be more than 0")
 	}
 	password := "secret"
 	if c.PasswordFile != "" {
+		var err error
 		if password, err = c.PasswordFile.Read(); err != nil {
 			return err
 		}
+	}
+	if c.Extensions > 0 {
+		return c.busyHour(ctx, term, password)
+	}
+	s, err := c.scenario()
+	if err != nil {
+		return err
 	}
 	l, err := c.listen(ctx)
 	if err != nil {
@@ -58,6 +68,58 @@ func (c *SimCommand) Run(ctx context.Context, term *Terminal) error {
 			fmt.Fprintf(term.Err, "%s %s\n", o.pace.Office(e.At).In(s.Zone()).Format("15:04:05"), e)
 		}
 	})
+}
+
+// busyHour runs a switch on which people telephone at random, until ctx ends.
+func (c *SimCommand) busyHour(ctx context.Context, term *Terminal, password string) error {
+	switch {
+	case c.System != "aes" || c.Scenario != "":
+		return errors.New("--extensions is for aes, and instead of --scenario")
+	case c.Extensions > mostExtensions:
+		return fmt.Errorf("--extensions must be %d at most", mostExtensions)
+	}
+	extensions := numbered(c.Extensions)
+	sw := simaes.New(simaes.Config{User: c.User, Password: password, Switch: simulatedSwitch, Stations: extensions})
+	pace := fixtures.Pace{Begin: time.Now(), Start: time.Now(), Speed: c.Speed}
+	traffic, err := simaes.NewTraffic(sw, simaes.Load{Extensions: extensions, BusyHour: c.BusyHour, Seed: c.Seed}, pace.Begin)
+	if err != nil {
+		return err
+	}
+	l, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(term.Err, "simulated aes at %s, account %s; extensions %s to %s, %g calls of each in an hour, %g times as fast as the clock\n",
+		l.Addr(), c.User, extensions[0], extensions[len(extensions)-1], c.BusyHour, c.Speed)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return sw.Serve(ctx, l) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Until(pace.World(traffic.Next()))):
+				now := time.Now()
+				traffic.Step(pace.Office(now), now)
+			}
+		}
+	})
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// A switch has five digits for them.
+const mostExtensions = 80_000
+
+// numbered gives extensions of five digits from 20000 on.
+func numbered(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = strconv.Itoa(20_000 + i)
+	}
+	return out
 }
 
 func (c *SimCommand) scenario() (*fixtures.Scenario, error) {

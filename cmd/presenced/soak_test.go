@@ -227,9 +227,21 @@ func either(allowed []presence.FactSet, choices ...presence.FactSet) []presence.
 	return out
 }
 
-// call gives the facts that a call may make true, by section 12 of the protocol's
-// notes.
+// A past is what happened in a call before, as far as facts depend on it.
+type past struct {
+	untold bool // snapshots do not tell the states of a call
+	crowd  bool // there were others already when the station answered
+	talked bool // somebody was there to talk to
+}
+
+// call gives the facts that a call may make true.
 func (s *soak) call(ext, id string, states []string) []presence.FactSet {
+	return callFacts(states, past{untold: s.has(simaes.UnknownSnapshot), crowd: s.crowd[ext][id], talked: s.talked[ext][id]})
+}
+
+// callFacts gives the facts that a call may make true, by section 12 of the protocol's
+// notes.
+func callFacts(states []string, p past) []presence.FactSet {
 	var (
 		dialing, ringing   = presence.Facts(presence.PhoneDialing), presence.Facts(presence.PhoneRinging)
 		held, connected    = presence.Facts(presence.PhoneHeld), presence.Facts(presence.PhoneConnected)
@@ -253,18 +265,18 @@ func (s *soak) call(ext, id string, states []string) []presence.FactSet {
 		}
 	}
 	switch {
-	case talking > 0 && s.has(simaes.UnknownSnapshot), talking >= 2 && s.crowd[ext][id]:
+	case talking > 0 && p.untold, talking >= 2 && p.crowd:
 		// Who is called into a conference is told who called, not who else is in it;
 		// and not every snapshot tells.
 		return []presence.FactSet{conference, connected}
 	case talking >= 2:
 		return []presence.FactSet{conference}
-	case elsewhere > 0 && talking+elsewhere > 1 && s.talked[ext][id]:
+	case elsewhere > 0 && talking+elsewhere > 1 && p.talked:
 		// Events name who is in the conference, a snapshot who talks there.
 		return []presence.FactSet{connected, conference, dialing}
 	case talking == 1 || slices.Contains(states, "queued"):
 		return []presence.FactSet{connected}
-	case s.talked[ext][id]:
+	case p.talked:
 		// Somebody answered, and handed the call on to one who has not. By the
 		// events it is connected, by a snapshot it is being dialled.
 		return []presence.FactSet{connected, dialing}
@@ -315,9 +327,11 @@ func (s *soak) allowed(ext string) []presence.FactSet {
 }
 
 // said gives what the collector says of a station, and whether it is in doubt.
-func (s *soak) said(ext string) (facts presence.FactSet, known, doubted bool) {
-	for _, r := range s.w.core.Reports(presence.ID(ext)) {
-		if !r.Expires.IsZero() && !s.w.now.Before(r.Expires) {
+func (s *soak) said(ext string) (facts presence.FactSet, known, doubted bool) { return said(s.w, ext) }
+
+func said(w *world, ext string) (facts presence.FactSet, known, doubted bool) {
+	for _, r := range w.core.Reports(presence.ID(ext)) {
+		if !r.Expires.IsZero() && !w.now.Before(r.Expires) {
 			continue
 		}
 		known, doubted = len(r.Spans) > 0, !r.Doubted.IsZero()
