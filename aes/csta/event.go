@@ -1,6 +1,9 @@
 package csta
 
-import "encoding/xml"
+import (
+	"encoding/xml"
+	"strings"
+)
 
 // LocalState is the state of one connection of a call. A value that is none of
 // the constants is to be treated like an absent one.
@@ -188,4 +191,14 @@ func device(d *xml.Decoder, start *xml.StartElement, to *string) error {
 		*to = party.Dialed
 	}
 	return nil
+}
+
+// String gives the name of the event without the word Event, in the spelling of this package.
+func (k CallKind) String() string {
+	for name, kind := range callKinds {
+		if kind == k && name != "TransferedEvent" {
+			return strings.TrimSuffix(name, "Event")
+		}
+	}
+	return "unknown"
 }

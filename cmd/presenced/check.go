@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"presenced/aes"
 	"presenced/aggregator"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
@@ -55,7 +56,14 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 	if c.Online {
 		people, err := directory.NewWatch(cfg.Directory, quiet()).Read(ctx)
 		judge("directory", err, fmt.Sprintf("%d people", people.Len()))
+		unreachable := map[string]bool{}
+		for _, server := range cfg.AES {
+			unreachable[server.Name] = c.inquire(ctx, server, values(people.Subjects("tel")), judge)
+		}
 		for _, s := range sources {
+			if unreachable[s.Name()] {
+				continue
+			}
 			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no complete answer within %s", c.Timeout))
 			reports, err := account(one, s, sample{staticRoster{people}}, term.Err)
 			stop()
@@ -76,6 +84,30 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 		return fmt.Errorf("%d checks failed", bad)
 	}
 	return nil
+}
+
+// inquire asks an AES for all that the collector needs of it, so that each thing that is
+// wrong is told together with what to change. It tells whether the collector could not
+// answer for anybody.
+func (c *CheckCommand) inquire(ctx context.Context, cfg aes.Config, extensions []string, judge func(string, error, string)) (hopeless bool) {
+	ctx, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no complete answer within %s", c.Timeout))
+	defer stop()
+	what := "aes " + cfg.Name
+	q, err := aes.Inquire(ctx, cfg)
+	if err != nil {
+		judge(what, err, "")
+		return true
+	}
+	defer q.Close()
+	extensions = extensions[:min(sampleSize, len(extensions))]
+	wrong := q.Examine(ctx, extensions)
+	for _, err := range wrong {
+		judge(what, err, "")
+	}
+	if len(wrong) == 0 {
+		judge(what, nil, fmt.Sprintf("lets the user in, and %d extensions be monitored", len(extensions)))
+	}
+	return len(wrong) > 0
 }
 
 // A sample is the first few subjects of a roster: enough to see that a source answers.

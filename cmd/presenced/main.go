@@ -30,6 +30,7 @@ type commands struct {
 	Replay  ReplayCommand  `cmd:"" help:"Run scenarios in virtual time and compare the states with the expected ones."`
 	Sync    SyncCommand    `cmd:"" help:"Read one complete account from a source, print it, and exit."`
 	Check   CheckCommand   `cmd:"" help:"Check a configuration, and with --online everything it connects to."`
+	AES     AESCommand     `cmd:"" name:"aes" help:"About AES."`
 	Explain ExplainCommand `cmd:"" help:"Say why a person's presence is what it is."`
 	History HistoryCommand `cmd:"" help:"Say what somebody's presence was, and why."`
 	Status  StatusCommand  `cmd:"" help:"Say how the parts of a running service fare."`
