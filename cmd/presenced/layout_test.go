@@ -30,6 +30,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/aggregator", []string{"presenced/aggregator/directory", "presenced/aggregator/journal", "presenced/aggregator/lease"}},
 		{"presenced/aes", []string{"presenced/aes/csta"}},
 		{"presenced/aes/csta", nil},
+		{"presenced/aes/optim", nil},
 		{"presenced/exchange", []string{"presenced/exchange/..."}},
 		{"presenced/exchange/ews", nil},
 		{"presenced/domino", []string{"presenced/domino/..."}},

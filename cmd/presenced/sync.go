@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,12 @@ type SyncCommand struct {
 	Person  string        `help:"Only this person, by identifier."`
 	Format  string        `enum:"text,json" default:"text" help:"text or json."`
 	Timeout time.Duration `default:"10m" help:"How long it may take."`
+
+	OPTIM   string `name:"optim" help:"aes: instead, tie this off-PBX station mapping (the report of the system access terminal, or CSV) to the people of the directory." type:"path"`
+	DryRun  bool   `help:"With --optim: only print what would be added to whom."`
+	Out     string `help:"With --optim: directory file to write the people to that something is added to; what stands in it does not count." type:"path"`
+	Domain  string `help:"With --optim: the SIP domain of OPS telephones, which makes sip:NUMBER@DOMAIN of their numbers; without it they are not added."`
+	Mobiles bool   `help:"With --optim: add the numbers of EC500 and other telephones as tel:."`
 }
 
 // Run implements the command.
@@ -35,9 +42,15 @@ func (c *SyncCommand) Run(ctx context.Context, term *Terminal) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not complete after %s", c.Timeout))
 	defer cancel()
+	if c.OPTIM != "" { // what was written the last time is not what it is made of
+		cfg.Directory.Files = slices.DeleteFunc(cfg.Directory.Files, func(file string) bool { return filepath.Clean(file) == filepath.Clean(c.Out) })
+	}
 	people, err := readPeople(ctx, cfg, c.Person, term)
 	if err != nil {
 		return err
+	}
+	if c.OPTIM != "" {
+		return c.optim(people, term)
 	}
 	if c.Source == "directory" {
 		return printPeople(term.Out, people, c.Format)
