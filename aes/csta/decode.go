@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"presenced/internal/xmltext"
 )
 
 // MaxDepth is how deeply elements of a message may be nested. The deepest
 // message of the schema has about ten levels.
-const MaxDepth = 64
+const MaxDepth = xmltext.MaxDepth
 
 // A DecodeError says that a document is no message.
 type DecodeError struct {
@@ -40,6 +42,10 @@ func Decode(document []byte) (Message, error) {
 	}
 	if len(document) > MaxXML {
 		return fail(fmt.Errorf("%d bytes, the limit is %d", len(document), MaxXML))
+	}
+	text := string(document)
+	if root := rootOf(text); callKinds[root] != 0 {
+		return decodeCall(text, callKinds[root], root)
 	}
 	d := xml.NewTokenDecoder(g)
 	var root xml.StartElement

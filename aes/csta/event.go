@@ -117,80 +117,8 @@ type CallEvent struct {
 
 // A Party is one device in a call that was made of two.
 type Party struct {
-	New      Connection `xml:"newConnection"`
-	Old      Connection `xml:"oldConnection"`
-	Endpoint string     `xml:"endpoint>deviceID"`
-}
-
-// UnmarshalXML sorts the elements of all call events into the fields.
-func (e *CallEvent) UnmarshalXML(d *xml.Decoder, _ xml.StartElement) error {
-	return children(d, func(child xml.StartElement) error {
-		switch child.Name.Local {
-		case "monitorCrossRefID":
-			return d.DecodeElement(&e.CrossRef, &child)
-		case "connection", "initiatedConnection", "originatedConnection", "dialingConnection", "offeredConnection", "establishedConnection",
-			"heldConnection", "retrievedConnection", "queuedConnection", "outboundConnection", "failedConnection", "bridgedConnection",
-			"droppedConnection", "clearedCall":
-			return d.DecodeElement(&e.Connection, &child)
-		case "initiatingDevice", "originatingDevice", "dialingDevice", "offeredDevice", "alertingDevice", "answeringDevice", "holdingDevice",
-			"retrievingDevice", "conferencingDevice", "transferringDevice", "divertingDevice", "queue", "networkInterfaceUsed",
-			"failingDevice", "bridgedAppearance", "releasingDevice":
-			return device(d, &child, &e.Device)
-		case "callingDevice":
-			return device(d, &child, &e.Calling)
-		case "calledDevice":
-			return device(d, &child, &e.Called)
-		case "addedParty", "transferredToDevice":
-			return device(d, &child, &e.Added)
-		case "localConnectionInfo":
-			return d.DecodeElement(&e.Local, &child)
-		case "cause":
-			return d.DecodeElement(&e.Cause, &child)
-		case "callLinkageData":
-			var link linkage
-			defer func() { e.UCID = link.UCID }()
-			return d.DecodeElement(&link, &child)
-		case "callLinkageDataList":
-			var list struct {
-				New linkage `xml:"newCallLinkageData"`
-			}
-			defer func() { e.UCID = list.New.UCID }()
-			return d.DecodeElement(&list, &child)
-		case "primaryOldCall":
-			return d.DecodeElement(&e.PrimaryOld, &child)
-		case "secondaryOldCall":
-			return d.DecodeElement(&e.SecondaryOld, &child)
-		case "conferenceConnections", "transferredConnections":
-			var list struct {
-				Items []Party `xml:"connectionListItem"`
-			}
-			defer func() { e.Parties = list.Items }()
-			return d.DecodeElement(&list, &child)
-		default:
-			return d.Skip()
-		}
-	})
-}
-
-type linkage struct {
-	UCID string `xml:"globalCallData>globalCallLinkageID>globallyUniqueCallLinkageID"`
-}
-
-// device takes the identifier out of a device party; it is empty where the
-// party is not known or restricted.
-func device(d *xml.Decoder, start *xml.StartElement, to *string) error {
-	var party struct {
-		ID     string `xml:"deviceIdentifier"`
-		Dialed string `xml:"numberDialed"`
-	}
-	if err := d.DecodeElement(&party, start); err != nil {
-		return err
-	}
-	*to = party.ID
-	if *to == "" {
-		*to = party.Dialed
-	}
-	return nil
+	New, Old Connection
+	Endpoint string // device ID
 }
 
 // String gives the name of the event without the word Event, in the spelling of this package.

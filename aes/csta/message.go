@@ -9,11 +9,8 @@ import (
 // A Message is a pointer to one of the structs of this package.
 type Message any
 
-// messageFor gives the struct for a root element.
+// messageFor gives the struct for a root element that is no call event.
 func messageFor(root string) Message {
-	if k := callKinds[root]; k != 0 {
-		return &CallEvent{Kind: k}
-	}
 	switch root {
 	case "StartApplicationSessionPosResponse":
 		return new(SessionStarted)

@@ -89,6 +89,45 @@ func BenchmarkRoad(b *testing.B) {
 	}
 }
 
+// BenchmarkStartWindow starts with 10,000 extensions at a server that takes 50 ms for an
+// answer, in virtual time. The ratio is between the time until everything is known and
+// the time that so many requests take where 20 of them wait for their answer at any moment.
+func BenchmarkStartWindow(b *testing.B) {
+	const extensions, outstanding, latency = 10_000, 20, 50 * time.Millisecond
+	for b.Loop() {
+		cfg := aes.DefaultConfig()
+		cfg.Switch, cfg.Rate, cfg.Outstanding, cfg.FeaturePoll = simulatedSwitch, 100_000, outstanding, 0
+		stations := numbered(extensions)
+		w := &world{now: time.Unix(1_800_000_000, 0), people: directory.Empty(), core: aggregator.NewCore(presence.DefaultPolicy()), log: quiet()}
+		p := &phoneWorld{sw: simaes.New(simaes.Config{Switch: simulatedSwitch, Stations: stations}), link: aes.NewLink(cfg, phoneSource), retry: w.now}
+		w.phone = p
+		var subjects []presence.Subject
+		for _, ext := range stations {
+			subjects = append(subjects, presence.Subject{Scheme: "tel", Value: ext})
+		}
+		p.link.Cover(subjects, w.now)
+		if err := p.sw.Do(w.now, []string{"delay", "50"}); err != nil {
+			b.Fatal(err)
+		}
+		began := w.now
+		for {
+			if err := w.moment(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			next := w.next()
+			if next.Sub(w.now) > time.Second { // nothing is under way any more
+				break
+			}
+			w.now = next
+		}
+		if s := p.link.Status(); s.Phase != presence.PhaseLive {
+			b.Fatal(s)
+		}
+		ideal := 5 * extensions * latency / outstanding
+		b.ReportMetric(float64(w.now.Sub(began))/float64(ideal), "ratio")
+	}
+}
+
 // BenchmarkDay is the replay of a working day of the demonstration's office.
 func BenchmarkDay(b *testing.B) {
 	s, err := fixtures.OfficeDay()
