@@ -203,6 +203,9 @@ func TestDecode(t *testing.T) {
 	variants := map[string]func(string) string{
 		"as it is":       func(s string) string { return s },
 		"no declaration": func(s string) string { return strings.TrimPrefix(s, `<?xml version="1.0" encoding="UTF-8"?>`) },
+		"wrong namespace": func(s string) string {
+			return strings.NewReplacer(NamespaceCSTA, "urn:wrong", NamespaceAvaya, NamespaceSession).Replace(s)
+		},
 		"no namespace":   func(s string) string { return namespace.ReplaceAllString(s, "") },
 		"prefixes":       func(s string) string { return tag.ReplaceAllString(strings.ReplaceAll(s, "ns1:", ""), "<${1}p:$2") },
 		"deviceID first": func(s string) string { return connection.ReplaceAllString(s, "$2$1") },
@@ -300,6 +303,18 @@ func TestDecodeRefuses(t *testing.T) {
 		"too deep":               deep,
 		"too deep where ignored": "<DeliveredEvent><x>" + deep + "</x></DeliveredEvent>",
 		"too long":               "<a>" + strings.Repeat("x", MaxXML) + "</a>",
+		// Call events have a reader of their own.
+		"an event after text":                  "x<HeldEvent/>",
+		"an event after a declaration":         `<?xml version="1.0"?>x<HeldEvent/>`,
+		"an event before text":                 "<HeldEvent></HeldEvent>x",
+		"two events":                           "<HeldEvent/><HeldEvent/>",
+		"an event not closed":                  "<HeldEvent><monitorCrossRefID>2",
+		"an event with a wrong end":            "<HeldEvent><cause></HeldEvent>",
+		"an event with a document type":        `<!DOCTYPE a [<!ENTITY b "c">]><HeldEvent><cause>&b;</cause></HeldEvent>`,
+		"an event with a document type within": `<HeldEvent><!DOCTYPE a></HeldEvent>`,
+		"an event with an unknown entity":      "<HeldEvent><cause>&b;</cause></HeldEvent>",
+		"an event that is not UTF-8":           "<HeldEvent><cause>\xff</cause></HeldEvent>",
+		"an event too long":                    "<HeldEvent>" + strings.Repeat("x", MaxXML) + "</HeldEvent>",
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := Decode([]byte(document))
@@ -307,6 +322,30 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Fatalf("gave %+v, %v", m, err)
 			}
 		})
+	}
+}
+
+// Text may be written in more than one way.
+func TestDecodeTextOfEvents(t *testing.T) {
+	document := "<?xml version='1.0'?>\r\n<!-- x --><HeldEvent><monitorCrossRefID> 2<!-- x -->1 </monitorCrossRefID>" +
+		"<heldConnection><callID><![CDATA[1<79]]></callID><deviceID typeOfNumber='dynamic'>T5&#49;3&amp;&lt;x/></deviceID></heldConnection>" +
+		"<holdingDevice><notKnown/></holdingDevice><localConnectionInfo>sleeping</localConnectionInfo></HeldEvent> <!-- x -->\n"
+	document = strings.Replace(document, "x/></deviceID>", "x</deviceID>", 1)
+	want := &CallEvent{Kind: Held, CrossRef: "21", Connection: Connection{CallID: "1<79", DeviceID: "T513&<x", Dynamic: true}, Local: "sleeping"}
+	if d := cmp.Diff(want, decode(t, document)); d != "" {
+		t.Error(d)
+	}
+}
+
+// A document of attributes alone is read in the time of its bytes, and says nothing.
+func TestDecodeManyAttributes(t *testing.T) {
+	var attributes strings.Builder
+	for i := 0; attributes.Len() < MaxXML-100; i++ {
+		fmt.Fprintf(&attributes, ` a%d="1"`, i)
+	}
+	for _, root := range []string{"HeldEvent", "MonitorStop", "FutureEvent"} {
+		decode(t, "<"+root+attributes.String()+"></"+root+">")
+		decode(t, "<"+root+"><deviceID"+attributes.String()+"/></"+root+">")
 	}
 }
 
