@@ -401,6 +401,12 @@ func TestSamplesDecode(t *testing.T) {
 			if _, other := m.(*Other); other && dir == "constructed-dmcc" && name != filepath.Base(path) {
 				t.Errorf("%s is an event that is not known", name)
 			}
+			if e, call := m.(*CallEvent); call && (e.CrossRef == "" || e.Connection == (Connection{}) && e.PrimaryOld == (Connection{})) {
+				t.Errorf("%s: %+v says nothing of a call", path, e)
+			}
+			if r, ok := m.(*SystemRegistered); ok && r.ID == "" {
+				t.Errorf("%s: %+v", path, r)
+			}
 			return nil
 		})
 		if err != nil {

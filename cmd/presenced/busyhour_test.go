@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
 	"presenced/fixtures/sim/simaes"
+	"presenced/internal/secret"
 )
 
 // TestBusyHour lets people telephone at random for a virtual hour, in which the
@@ -44,6 +48,46 @@ func TestBusyHour(t *testing.T) {
 	}
 	t.Logf("%d extensions, %s: %d calls, %d comparisons of everybody, %d times somebody in a call; problems %v",
 		extensions, length, h.traffic.Calls, h.compared, h.talking, h.w.phone.link.Status().Problems)
+}
+
+// TestSimBusyHour runs the same traffic live, much faster than the clock.
+func TestSimBusyHour(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	errs, errsEnd := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"sim", "aes", "--extensions", "50", "--speed", "1000", "--listen", "127.0.0.1:0"}, &Terminal{io.Discard, errsEnd})
+		_ = errsEnd.Close()
+	}()
+	line, _ := bufio.NewReader(errs).ReadString('\n')
+	_, address, _ := strings.Cut(line, "simulated aes at ")
+	address, rest, _ := strings.Cut(address, ", account svc; extensions 20000 to 20049, 6 calls of each in an hour")
+	if rest == "" {
+		t.Fatalf("said %q", line)
+	}
+	cfg := aes.DefaultConfig()
+	cfg.Name, cfg.Address, cfg.Plain, cfg.User, cfg.Switch, cfg.PasswordFile = "sim", address, true, "svc", simulatedSwitch, secret.File(write(t, "password", "secret"))
+	q, err := aes.Inquire(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong := q.Examine(ctx, numbered(50)); wrong != nil {
+		t.Error(wrong)
+	}
+	if h, err := q.Next(ctx); err != nil || h.Extension == "" {
+		t.Errorf("%+v, %v", h, err)
+	}
+	q.Close()
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, wrong := range [][]string{{"exchange", "--extensions", "5"}, {"aes", "--extensions", "1"}, {"aes", "--extensions", "100000"}, {"aes", "--extensions", "5", "--busy-hour", "0"}} {
+		if code, _, _ := command(t, append([]string{"sim"}, wrong...)...); code == 0 {
+			t.Errorf("%v is fine", wrong)
+		}
+	}
 }
 
 // A fault is what goes wrong and how it is healed.
