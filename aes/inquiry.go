@@ -45,6 +45,8 @@ type Heard struct {
 	Extension string       // whose monitor it is; empty: it is about no device
 	Message   csta.Message // nil where Err is not
 	Err       error        // why it is no message
+
+	crossRef string
 }
 
 // maxWaiting bounds what comes while an answer is waited for; more is dropped.
@@ -250,33 +252,37 @@ func (q *Inquiry) take(a arrival) (h Heard, answer bool, err error) {
 	}
 	h = Heard{At: time.Now()}
 	h.Message, h.Err = csta.Decode(a.frame.XML)
-	var ref string
 	switch m := h.Message.(type) {
 	case *csta.CallEvent:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.DoNotDisturbEvent:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.ForwardingEvent:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.ServiceEvent:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.RegistrationEvent:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.MonitorStopped:
-		ref = m.CrossRef
+		h.crossRef = m.CrossRef
 	case *csta.SystemStatus:
 		return h, false, q.send(a.frame.InvokeID, csta.SystemStatusDone{})
 	case *csta.SessionTerminated:
 		q.session = ""
 		return h, false, q.lost(fmt.Errorf("the server ended the session: %s", words(m.Defined, m.Text)))
 	default:
-		if e := (*csta.DecodeError)(nil); errors.As(h.Err, &e) && e.CrossRef != "" {
-			h.Extension = q.monitors[e.CrossRef]
+		if e := (*csta.DecodeError)(nil); errors.As(h.Err, &e) {
+			h.crossRef = e.CrossRef
 		}
 		return h, a.frame.InvokeID != csta.EventID, nil
 	}
-	h.Extension = q.monitors[ref]
 	return h, false, nil
+}
+
+// named says whose monitor it was; an event may overtake the answer that tells.
+func (q *Inquiry) named(h Heard) Heard {
+	h.Extension = q.monitors[h.crossRef]
+	return h
 }
 
 // open logs in, and asks how the link to the switch is.
@@ -458,7 +464,7 @@ func (q *Inquiry) Next(ctx context.Context) (Heard, error) {
 		if len(q.waiting) > 0 {
 			h := q.waiting[0]
 			q.waiting = q.waiting[1:]
-			return h, nil
+			return q.named(h), nil
 		}
 		alive := time.NewTimer(time.Until(q.resetAt))
 		select {
@@ -466,7 +472,7 @@ func (q *Inquiry) Next(ctx context.Context) (Heard, error) {
 			alive.Stop()
 			h, answer, err := q.take(a)
 			if err != nil || !answer {
-				return h, err
+				return q.named(h), err
 			}
 		case <-alive.C:
 			answer, err := q.ask(ctx, csta.ExtendSession{SessionID: q.session, Duration: q.cfg.SessionDuration})
