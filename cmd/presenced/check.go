@@ -103,11 +103,13 @@ func (c *CheckCommand) inquire(ctx context.Context, cfg aes.Config, extensions [
 	wrong := q.Examine(ctx, extensions)
 	for _, err := range wrong {
 		judge(what, err, "")
+		f := (*aes.Fault)(nil)
+		hopeless = hopeless || errors.As(err, &f) && f.Kind == aes.FaultSwitch
 	}
 	if len(wrong) == 0 {
 		judge(what, nil, fmt.Sprintf("lets the user in, and %d extensions be monitored", len(extensions)))
 	}
-	return len(wrong) > 0
+	return hopeless || len(wrong) > 0 && len(wrong) == len(extensions)
 }
 
 // A sample is the first few subjects of a roster: enough to see that a source answers.
