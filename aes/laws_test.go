@@ -206,7 +206,7 @@ func TestLawLinkSurvivesAnyServer(t *testing.T) {
 		csta3("AgentReadyEvent", "<monitorCrossRefID>2</monitorCrossRefID>"), csta3("AgentLoggedOnEvent", "<monitorCrossRefID>3</monitorCrossRefID>"), csta3("GetAgentStateResponse", "<agentStateList><agentStateEntry/></agentStateList>"),
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		s := newServer(t, func(c *Config) { c.FeaturePoll, c.Agents = time.Second, true })
+		s := newServer(rt, func(c *Config) { c.FeaturePoll, c.Agents = time.Second, true })
 		s.answer = func(string, string) string {
 			if rapid.IntRange(0, 3).Draw(rt, "usual") > 0 {
 				return ""
@@ -260,6 +260,67 @@ func TestLawLinkSurvivesAnyServer(t *testing.T) {
 		}
 		if want := map[string]string{"4750": "4750: idle", "4751": "4751: idle"}; !maps.Equal(newest, want) {
 			rt.Fatalf("in the end: %v; %+v", newest, s.link.Status())
+		}
+	})
+}
+
+// Whatever happens, no input leaves anything due, however long the gaps between
+// connections, however late the answers, and however tight the limits are.
+func TestLawNoInputLeavesAnythingDue(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		seconds := func(low, high int, label string) time.Duration {
+			return time.Duration(rapid.IntRange(low, high).Draw(rt, label)) * time.Second
+		}
+		s := newServer(rt, func(c *Config) {
+			c.Agents = true
+			c.FeaturePoll = seconds(0, 2, "poll")
+			c.Grace = seconds(0, 60, "grace")
+			c.Rate = rapid.SampledFrom([]int{0, 1, 50, 1000}).Draw(rt, "rate")
+			c.Outstanding = rapid.SampledFrom([]int{1, 2, 20}).Draw(rt, "outstanding")
+			c.Capacity = rapid.SampledFrom([]int{0, 2}).Draw(rt, "capacity")
+		})
+		s.granted = rapid.SampledFrom([]int{0, 1, 10, 180}).Draw(rt, "granted")
+		roster := func() {
+			s.cover(rapid.SliceOfN(rapid.SampledFrom([]string{"4750", "4751", "4752", "x"}), 0, 4).Draw(rt, "roster")...)
+		}
+		roster()
+		s.connect()
+		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 7).Draw(rt, "step") {
+			case 0:
+				s.disconnect()
+				s.now = s.now.Add(seconds(0, 90, "gap"))
+				s.connect()
+			case 1:
+				s.delay = rapid.SampledFrom([]time.Duration{0, 40 * time.Millisecond, 2 * time.Second, 9 * time.Second}).Draw(rt, "delay")
+			case 2:
+				roster()
+			case 3:
+				s.status(rapid.SampledFrom([]string{"normal", "disabled", "enabled", "initializing", "messagesLost", "overloadReached", "overloadRelieved"}).Draw(rt, "status"), "")
+			case 4:
+				if s.monitors["4750"] != "" {
+					s.rings("4750")
+				}
+			case 5:
+				refusal := rapid.SampledFrom([]string{"", "", "resourceBusy", "overallMonitorLimitExceeded", "invalidMonitorCrossRefID", "deviceOutOfService", "serviceNotSupported"}).Draw(rt, "refusal")
+				refused := rapid.SampledFrom([]string{"MonitorStart", "SnapshotDevice", "GetDoNotDisturb", "RequestSystemStatus"}).Draw(rt, "refused")
+				s.answer = func(root, _ string) string {
+					if refusal == "" || root != refused {
+						return ""
+					}
+					return failure("operation", refusal)
+				}
+			case 6: // the process stood still
+				s.now = s.now.Add(seconds(1, 30, "pause"))
+				s.link.Tick(s.now)
+			default:
+				s.run(seconds(0, 100, "time"))
+			}
+			s.ahead()
+			if s.link.Err() != nil {
+				s.disconnect()
+				s.connect()
+			}
 		}
 	})
 }

@@ -137,7 +137,7 @@ func (l *Link) Receive(f csta.Frame, now time.Time) {
 	} else {
 		l.message(f.InvokeID, m, now)
 	}
-	l.pump(now)
+	l.due(now)
 }
 
 // malformed copes with a frame that is no message: its request fails at once,
@@ -200,6 +200,12 @@ func (l *Link) message(id uint16, m csta.Message, now time.Time) {
 // Tick does what is due.
 func (l *Link) Tick(now time.Time) {
 	l.now = now
+	l.due(now)
+}
+
+// due does what is due. Each input ends with it, because it may make something due
+// at once, such as what a gap before this connection has put off.
+func (l *Link) due(now time.Time) {
 	if l.err != nil || l.phase == down {
 		return
 	}
@@ -228,7 +234,8 @@ func (l *Link) Tick(now time.Time) {
 	l.pump(now)
 }
 
-// Next tells when Tick is due next; zero: not before the next input.
+// Next tells when Tick is due next, which is after the last input; zero: not before
+// the next one.
 func (l *Link) Next() time.Time {
 	if l.err != nil || l.phase == down {
 		return time.Time{}

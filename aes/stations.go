@@ -153,7 +153,7 @@ func (l *Link) Cover(subjects []presence.Subject, now time.Time) {
 		}
 	}
 	l.heardOf(nil)
-	l.pump(now)
+	l.due(now)
 }
 
 // leave stops covering a station.
