@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +45,11 @@ const (
 )
 
 // exchange is the simulated switch, in a process of its own so that its work is not
-// taken for that of the collector.
+// taken for that of the collector. It collects no garbage while there is memory, which
+// would take the processors away.
 func exchange(ctx context.Context, orders io.Reader, out io.Writer) error {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
 	sw := simaes.New(simaes.Config{Switch: "CMSIM", Stations: extensions()})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -112,7 +117,7 @@ func exchange(ctx context.Context, orders io.Reader, out io.Writer) error {
 			defer mu.Unlock()
 			return errors.Join(each(answer), flush())
 		case orderSteady:
-			w := bufio.NewWriter(out)
+			var said bytes.Buffer // until all is sent, so that nobody reads it meanwhile
 			begin := time.Now()
 			for n := range steadyEvents {
 				time.Sleep(time.Until(begin.Add(time.Duration(n) * steadyGap)))
@@ -129,9 +134,10 @@ func exchange(ctx context.Context, orders io.Reader, out io.Writer) error {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(w, "%s %d\n", ext, at.UnixNano())
+				fmt.Fprintf(&said, "%s %d\n", ext, at.UnixNano())
 			}
-			return w.Flush()
+			_, err := said.WriteTo(out)
+			return err
 		}
 		return fmt.Errorf("no such order: %q", order)
 	}
@@ -276,7 +282,8 @@ func moment(nanos string) time.Time {
 	return time.Unix(0, n)
 }
 
-// newSource gives a collector that asks as fast as the server answers.
+// newSource gives a collector that asks as fast as the server answers. It does not ask
+// for agents, which comes after everybody is known: into the middle of what is measured.
 func newSource(address, folder string) (*aes.Source, error) {
 	password := filepath.Join(folder, "password")
 	if err := os.WriteFile(password, []byte("any"), 0o600); err != nil {
@@ -285,7 +292,7 @@ func newSource(address, folder string) (*aes.Source, error) {
 	cfg := aes.DefaultConfig()
 	cfg.Name, cfg.Address, cfg.Plain, cfg.User, cfg.Switch = "aes/hq", address, true, "svc", "CMSIM"
 	cfg.PasswordFile = secret.File(password)
-	cfg.Rate, cfg.Outstanding, cfg.FeaturePoll = 100_000, 1000, 0
+	cfg.Rate, cfg.Outstanding, cfg.FeaturePoll, cfg.Agents = 100_000, 1000, 0, false
 	return aes.New(cfg, slog.New(slog.DiscardHandler)), nil
 }
 
