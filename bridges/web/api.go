@@ -9,6 +9,7 @@ import (
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
 
 // A personJSON is a person and their state, as the API gives them.
@@ -21,7 +22,7 @@ type personJSON struct {
 func (s *Site) apiPeople(w http.ResponseWriter, r *http.Request) {
 	f := parseFilter(r.URL.Query())
 	people := []personJSON{}
-	for _, m := range s.members() {
+	for _, m := range s.members(s.viewer(r)) {
 		if f.shows(&m, searchText(&m.person)) {
 			people = append(people, personJSON{m.person, m.state})
 		}
@@ -31,7 +32,7 @@ func (s *Site) apiPeople(w http.ResponseWriter, r *http.Request) {
 
 func (s *Site) apiPerson(w http.ResponseWriter, r *http.Request) {
 	id := presence.ID(r.PathValue("id"))
-	for _, m := range s.members() {
+	for _, m := range s.members(s.viewer(r)) {
 		if m.person.ID == id {
 			s.json(w, r, http.StatusOK, personJSON{m.person, m.state})
 			return
@@ -52,19 +53,20 @@ func (s *Site) apiExplain(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	e, ok := s.explain(id, at)
+	v := s.viewer(r)
+	e, ok := s.explain(v, id, at)
 	if !ok {
 		s.refuse(w, r, http.StatusNotFound, "nobody has that id")
 		return
 	}
 	switch past := at.Before(time.Now()); {
 	case at.IsZero():
-	case !past && !tellsAhead(s.access(id)):
+	case !past && !tellsAhead(s.access(v, id)):
 		s.refuse(w, r, http.StatusNotFound, errNotShown.Error())
 		return
 	case past:
 		var err error
-		if e, err = s.explainAt(r.Context(), id, at); err != nil {
+		if e, err = s.explainAt(r.Context(), v, id, at); err != nil {
 			code, text := s.pastProblem(r, err)
 			s.refuse(w, r, code, text)
 			return
@@ -107,13 +109,17 @@ func (s *Site) apiMissing(w http.ResponseWriter, r *http.Request) {
 }
 
 // healthz tells that the process serves. A part that fails does not make it
-// fail: nothing is gained by restarting presenced because Exchange is down.
+// fail: nothing is gained by restarting presenced because Exchange is down. It is
+// for load balancers, which do not sign in; which parts fail is for who may know.
 func (s *Site) healthz(w http.ResponseWriter, r *http.Request) {
 	status, troubled := "ok", []string{}
+	names := signin.From(r.Context()).May(signin.ReadHealth)
 	for _, h := range s.desk.Health() {
 		if h.Phase != presence.PhaseLive && h.Phase != presence.PhaseDisabled && h.Phase != presence.PhaseStandby {
 			status = "degraded"
-			troubled = append(troubled, h.Name)
+			if names {
+				troubled = append(troubled, h.Name)
+			}
 		}
 	}
 	s.json(w, r, http.StatusOK, map[string]any{"status": status, "degraded": troubled})

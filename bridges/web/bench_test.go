@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
 
 func crowd(n int) *world {
@@ -42,9 +43,9 @@ func BenchmarkBoard(b *testing.B) {
 func BenchmarkChange(b *testing.B) {
 	w := crowd(10000)
 	s := New(DefaultConfig(), w, w, Parts{Past: w}, nil, quiet())
-	members := s.members()
+	members := s.members(s.viewerOf(signin.Identity{}))
 	for _, m := range members {
-		s.feed.put(m)
+		s.feed.put(m.person, m.state)
 	}
 	_, seq, _ := s.feed.since(0)
 	rev := uint64(1_000_000) // beyond all that is there
@@ -52,10 +53,10 @@ func BenchmarkChange(b *testing.B) {
 		rev++
 		m := members[rev%uint64(len(members))]
 		m.state.Revision = rev
-		s.feed.put(m)
+		s.feed.put(m.person, m.state)
 		var rows []*row
 		rows, seq, _ = s.feed.since(seq)
-		if len(rows) != 1 || len(rows[0].shown()) == 0 {
+		if len(rows) != 1 || len(rows[0].view(presence.Everyone()).shown()) == 0 {
 			b.Fatal("no row")
 		}
 	}

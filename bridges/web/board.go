@@ -64,7 +64,7 @@ func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	f.id, f.nobody = "", false
 	order := query.Get("sort")
 	p := s.newPage(r, "board", "Board", f.query(f.state)) // before the states are read, so that its stream misses none
-	members := s.members()
+	members := s.members(s.viewer(r))
 
 	var t tally
 	var shown []member

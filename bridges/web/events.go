@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"presenced/bridges/web/signin"
 )
 
 // A stream of /events sends, as text/event-stream:
@@ -23,8 +25,9 @@ import (
 // one, and it holds the cursor it was made at.
 const (
 	beatEvery   = 15 * time.Second
-	countsEvery = time.Second // at most
-	maxStreams  = 1000
+	countsEvery = time.Second // at most, and less often the more streams there are
+	maxStreams  = 1000        // in all
+	maxOwn      = 30          // of one account
 )
 
 // event writes one event; data may have any number of lines.
@@ -42,14 +45,14 @@ func event(name, id, data string) []byte {
 }
 
 func (s *Site) events(w http.ResponseWriter, r *http.Request) {
-	if s.streams.Add(1) > maxStreams {
-		s.streams.Add(-1)
+	leave, code := s.enter(signin.From(r.Context()).Account)
+	if leave == nil {
 		s.count("streams refused")
 		w.Header().Set("Retry-After", "30")
-		http.Error(w, "too many live pages", http.StatusServiceUnavailable)
+		http.Error(w, "too many live pages", code)
 		return
 	}
-	defer s.streams.Add(-1)
+	defer leave()
 
 	out := stream{w: w, rc: http.NewResponseController(w), patience: s.patience}
 	if err := out.rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -71,14 +74,63 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stream sends what changes after seq until the client is gone.
+// enter takes the place of one more stream, of an account if there is one, until
+// leave is called; nil: there is none, and code is why.
+func (s *Site) enter(account string) (leave func(), code int) {
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
+		return nil, http.StatusServiceUnavailable
+	}
+	if account == "" {
+		return func() { s.streams.Add(-1) }, 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[account] >= maxOwn {
+		s.streams.Add(-1)
+		return nil, http.StatusTooManyRequests
+	}
+	s.open[account]++
+	return func() {
+		s.streams.Add(-1)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.open[account]--; s.open[account] == 0 {
+			delete(s.open, account)
+		}
+	}, 0
+}
+
+// still tells whether who began a request is who they were, and may what they might;
+// changed is closed when that may be over.
+func (s *Site) still(who signin.Identity) (same bool, changed <-chan struct{}) {
+	if s.parts.SignIn == nil {
+		return true, nil
+	}
+	return s.parts.SignIn.Still(who)
+}
+
+// errOver ends the stream of a session that ended.
+var errOver = errors.New("the session is over, or may something else now")
+
+// stream sends what changes after seq until the client is gone, or may not know any more.
 func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	f := parseFilter(r.URL.Query())
-	rows, seq, changed := s.feed.since(seq)
-	if err := out.rows(rows, &f); err != nil {
+	who := signin.From(r.Context())
+	v := s.viewerOf(who)
+	if f.id != "" {
+		defer s.watch(v, f.id)()
+	}
+	same, over := s.still(who)
+	if !same {
+		return errOver
+	}
+	rows, next, changed := s.feed.since(seq)
+	if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
 		return err
 	}
-	ready, err := json.Marshal(map[string]string{"version": s.looks.version})
+	seq = next
+	ready, err := json.Marshal(map[string]string{"version": s.looks.version, "role": who.Role.String()})
 	if err != nil {
 		return err
 	}
@@ -94,25 +146,36 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 		select {
 		case <-r.Context().Done():
 			return r.Context().Err()
+		case <-over:
+			if same, over = s.still(who); !same {
+				return errOver
+			}
 		case <-changed:
-			rows, seq, changed = s.feed.since(seq)
-			if err := out.rows(rows, &f); err != nil {
+			if same, over = s.still(who); !same {
+				return errOver
+			}
+			rows, next, changed = s.feed.since(seq)
+			if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
 				return err
 			}
+			seq = next
 			if !owed {
 				owed = true
-				counts.Reset(countsEvery)
+				counts.Reset(countsEvery * time.Duration(1+s.streams.Load()/100))
 			}
 		case <-counts.C:
 			owed = false
 			if f.nobody || f.id != "" {
 				continue
 			}
-			html := s.looks.html("summary", summaryOf(s.feed.tally(&f), &f))
+			html := s.looks.html("summary", summaryOf(s.feed.tally(&f, v, s.access), &f))
 			if err := out.send(event("counts", s.feed.cursorAt(seq), html)); err != nil {
 				return err
 			}
 		case now := <-beat.C:
+			if same, over = s.still(who); !same { // nothing tells that a time has passed
+				return errOver
+			}
 			if err := out.send(event("beat", s.feed.cursorAt(seq), now.UTC().Format(time.RFC3339))); err != nil {
 				return err
 			}
@@ -128,18 +191,29 @@ type stream struct {
 	patience time.Duration
 }
 
-func (out stream) rows(rows []*row, f *filter) error {
+// frames gives what v is sent of rows that changed after seq.
+func (s *Site) frames(rows []*row, seq uint64, v viewer, f *filter) [][]byte {
 	var frames [][]byte
 	for _, row := range rows {
-		switch {
-		case row.left:
+		if row.left {
 			frames = append(frames, row.hidden())
-		case f.shows(&row.member, row.search):
-			frames = append(frames, row.shown())
-		case f.concerns(&row.person, row.search):
+			continue
+		}
+		if !f.concerns(&row.person, row.search) {
+			continue
+		}
+		switch seen := row.view(s.access(v, row.person.ID)); {
+		case seen.changed <= seq: // not for them
+		case f.shows(&seen.member, row.search):
+			frames = append(frames, seen.shown())
+		default:
 			frames = append(frames, row.hidden())
 		}
 	}
+	return frames
+}
+
+func (out stream) rows(frames [][]byte) error {
 	if len(frames) == 0 {
 		return nil
 	}

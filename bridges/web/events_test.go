@@ -59,13 +59,18 @@ type client struct {
 
 func open(t *testing.T, s *Site, query, lastID string) *client {
 	t.Helper()
+	return openAs(t, s, query, "Last-Event-ID", lastID)
+}
+
+func openAs(t *testing.T, s *Site, query, header, value string) *client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // no test waits longer for an event
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr().String()+"/events?"+query, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lastID != "" {
-		req.Header.Set("Last-Event-ID", lastID)
+	if value != "" {
+		req.Header.Set(header, value)
 	}
 	transport := &http.Transport{}
 	resp, err := transport.RoundTrip(req)
@@ -227,14 +232,13 @@ func TestCounts(t *testing.T) {
 func TestRowsAreRenderedOnce(t *testing.T) {
 	rendered := 0
 	f := newFeed(func(m member) string { rendered++; return "<tr id=" + string(m.person.ID) + ">" })
-	f.put(member{person: person("a", "Ann Lee", "1"), state: presence.State{Person: "a", Revision: 1}})
-	f.put(member{person: person("a", "Ann Lee", "1"), state: presence.State{Person: "a", Revision: 1}}) // the same again
+	f.put(person("a", "Ann Lee", "1"), presence.State{Person: "a", Revision: 1})
 	one, seq, _ := f.since(0)
 	two, _, _ := f.since(0)
 	if seq != 1 || rendered != 0 {
 		t.Fatalf("seq %d, rendered %d times before anyone looked", seq, rendered)
 	}
-	if &one[0].shown()[0] != &two[0].shown()[0] || rendered != 1 {
+	if &one[0].view(presence.Everyone()).shown()[0] != &two[0].view(presence.Everyone()).shown()[0] || rendered != 1 {
 		t.Errorf("rendered %d times", rendered)
 	}
 }
@@ -255,7 +259,7 @@ func TestFeedProperty(t *testing.T) {
 				f.remove(id)
 				now[id] = 0
 			} else {
-				f.put(member{person: presence.Person{ID: id}, state: presence.State{Person: id, Revision: uint64(i + 1)}})
+				f.put(presence.Person{ID: id}, presence.State{Person: id, Revision: uint64(i + 1)})
 				now[id] = uint64(i + 1)
 			}
 			if f.seq > seq {
@@ -292,7 +296,7 @@ func TestFeedForgetsWhoLeft(t *testing.T) {
 	f := newFeed(func(member) string { return "" })
 	for i := range maxLeft * 3 {
 		id := presence.ID(number(i))
-		f.put(member{person: presence.Person{ID: id}, state: presence.State{Person: id}})
+		f.put(presence.Person{ID: id}, presence.State{Person: id})
 		f.remove(id)
 	}
 	if n := f.order.Len(); n != maxLeft || len(f.rows) != maxLeft || len(f.left) != maxLeft {

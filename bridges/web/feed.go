@@ -28,42 +28,78 @@ type feed struct {
 	changed chan struct{}                 // closed at the next change
 	left    []presence.ID                 // people who left, the earliest first
 
-	tallies   map[filter]tally // as of talliesAt
+	tallies   map[tallied]tally // as of talliesAt
 	talliesAt uint64
 }
 
 // maxLeft bounds how many people who left are remembered, for the streams that have yet to hear of it.
 const maxLeft = 1000
 
-// A row is what a stream sends of one person. It does not change.
+// A row is one person in the feed. It does not change, but that what somebody sees of
+// it is worked out when it is first wanted.
 type row struct {
-	member
+	person presence.Person
+	state  presence.State // before any view
 
 	seq    uint64
+	again  bool // nothing changed but, it may be, the rules
 	search string
 	left   bool
+	render func(member) string
+	id     string        // the cursor of seq
+	hidden func() []byte // the frame that takes the row away
 
-	shown  func() []byte // the frame that shows the row; rendered once, when it is first wanted
-	hidden func() []byte // the frame that takes it away
+	mu     sync.Mutex
+	before *row // the one in whose place it is, which has none itself
+	views  map[presence.Access]*view
+}
+
+// A view is what those see of a row who have one access: they share its bytes.
+type view struct {
+	member
+
+	changed uint64        // the place in the feed since which they see just that
+	shown   func() []byte // the frame that shows the row; rendered once, when it is first wanted
+}
+
+// view gives what a viewer with that access sees. Where that is what they saw of the
+// row before, it did not change for them: that something did change is not theirs to know.
+func (r *row) view(a presence.Access) *view {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.views[a]
+	if v == nil {
+		v = &view{member: member{r.person, a, visible(r.state, a)}, changed: r.seq}
+		v.shown = sync.OnceValue(func() []byte { return event("row", r.id, r.render(v.member)) })
+		if old := r.before; old != nil && !old.left && !r.again {
+			if was := old.view(a); was.equal(v.member) {
+				v = was
+			}
+		}
+		r.views[a] = v
+	}
+	return v
 }
 
 func newFeed(render func(member) string) *feed {
 	return &feed{
 		render: render, epoch: strconv.FormatInt(time.Now().UnixNano(), 36), rows: map[presence.ID]*list.Element{},
-		order: list.New(), changed: make(chan struct{}), tallies: map[filter]tally{},
+		order: list.New(), changed: make(chan struct{}), tallies: map[tallied]tally{},
 	}
 }
 
-// put takes a new state of a person, or new particulars.
-func (f *feed) put(m member) {
+// put takes a new state of a person, or new particulars. The same again says that the
+// rules may have changed: each stream then shows the row anew.
+func (f *feed) put(p presence.Person, st presence.State) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e, ok := f.rows[m.person.ID]; ok {
-		if old := e.Value.(*row); !old.left && old.equal(m) { //nolint:forcetypeassert // the list holds nothing else
-			return
-		}
+	r := &row{person: p, state: st, search: searchText(&p)}
+	if e, ok := f.rows[p.ID]; ok {
+		old := e.Value.(*row) //nolint:forcetypeassert // the list holds nothing else
+		m := member{person: old.person, state: old.state}
+		r.again = !old.left && m.equal(member{person: p, state: st})
 	}
-	f.push(&row{member: m, search: searchText(&m.person)})
+	f.push(r)
 }
 
 // remove takes a person away. Their row stays in the feed as one that is gone.
@@ -74,7 +110,7 @@ func (f *feed) remove(id presence.ID) {
 	if !ok || e.Value.(*row).left { //nolint:forcetypeassert // the list holds nothing else
 		return
 	}
-	f.push(&row{member: member{person: presence.Person{ID: id}}, left: true})
+	f.push(&row{person: presence.Person{ID: id}, left: true})
 	if f.left = append(f.left, id); len(f.left) > maxLeft {
 		if e := f.rows[f.left[0]]; e != nil && e.Value.(*row).left { //nolint:forcetypeassert // the list holds nothing else
 			f.order.Remove(e)
@@ -87,15 +123,29 @@ func (f *feed) remove(id presence.ID) {
 func (f *feed) push(r *row) {
 	f.seq++
 	r.seq = f.seq
-	id := f.cursorAt(r.seq)
-	r.shown = sync.OnceValue(func() []byte { return event("row", id, f.render(r.member)) })
-	r.hidden = sync.OnceValue(func() []byte { return event("gone", id, domID(r.person.ID)) })
-	if old, ok := f.rows[r.person.ID]; ok {
-		f.order.Remove(old)
+	r.id, r.render, r.views = f.cursorAt(r.seq), f.render, map[presence.Access]*view{}
+	r.hidden = sync.OnceValue(func() []byte { return event("gone", r.id, domID(r.person.ID)) })
+	if e, ok := f.rows[r.person.ID]; ok {
+		old := e.Value.(*row) //nolint:forcetypeassert // the list holds nothing else
+		f.order.Remove(e)
+		if !r.left {
+			r.before = old
+			for _, a := range old.seen() { // before a third row comes, and what they saw is forgotten
+				r.view(a)
+			}
+		}
 	}
 	f.rows[r.person.ID] = f.order.PushBack(r)
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+// seen gives the accesses of those who looked, and forgets what was before.
+func (r *row) seen() []presence.Access {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = nil
+	return slices.Collect(maps.Keys(r.views))
 }
 
 // since gives the rows that changed after seq, the earliest first, how far that
@@ -115,28 +165,50 @@ func (f *feed) since(seq uint64) ([]*row, uint64, <-chan struct{}) {
 	return rows, f.seq, f.changed
 }
 
-// tally counts the people that q covers.
-func (f *feed) tally(q *filter) tally {
+// A tallied is who wants to know what counts.
+type tallied struct {
+	filter
+
+	viewer viewer
+}
+
+// tally counts the people that q covers, as v sees them by access.
+func (f *feed) tally(q *filter, v viewer, access func(viewer, presence.ID) presence.Access) tally {
+	key := tallied{*q, v}
+	key.state = "" // does not bear on the counts
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.talliesAt != f.seq || len(f.tallies) > 100 {
+	if f.talliesAt != f.seq || len(f.tallies) > maxTallies {
 		clear(f.tallies)
 		f.talliesAt = f.seq
 	}
-	key := *q
-	key.state = "" // does not bear on the counts
-	if t, ok := f.tallies[key]; ok {
-		return t
-	}
-	var t tally
-	for e := range maps.Values(f.rows) {
-		if r := e.Value.(*row); !r.left && q.covers(&r.member, r.search) { //nolint:forcetypeassert // the list holds nothing else
-			t.add(&r.state)
+	t, ok := f.tallies[key]
+	seq := f.seq
+	rows := make([]*row, 0, len(f.rows))
+	if !ok {
+		for e := range maps.Values(f.rows) {
+			rows = append(rows, e.Value.(*row)) //nolint:forcetypeassert // the list holds nothing else
 		}
 	}
-	f.tallies[key] = t
+	f.mu.Unlock()
+	if ok {
+		return t
+	}
+	for _, r := range rows { // without the lock: there may be many
+		if !r.left && q.concerns(&r.person, r.search) {
+			if seen := r.view(access(v, r.person.ID)); q.channelFits(&seen.state) {
+				t.add(&seen.state)
+			}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.talliesAt == seq {
+		f.tallies[key] = t
+	}
 	return t
 }
+
+const maxTallies = 1000
 
 // cursor gives the place in the feed that a page made now has seen.
 func (f *feed) cursor() string {

@@ -69,8 +69,8 @@ func tellsAhead(a presence.Access) bool {
 
 // lookBack gives the access with which the viewer may look back to a moment,
 // and a reader's turn, to be given back by done.
-func (s *Site) lookBack(ctx context.Context, id presence.ID, to time.Time) (a presence.Access, done func(), err error) {
-	a = s.access(id)
+func (s *Site) lookBack(ctx context.Context, v viewer, id presence.ID, to time.Time) (a presence.Access, done func(), err error) {
+	a = s.access(v, id)
 	switch age := time.Since(to); {
 	case s.parts.Past == nil:
 		return a, nil, ErrNotRemembered
@@ -90,10 +90,10 @@ func (s *Site) lookBack(ctx context.Context, id presence.ID, to time.Time) (a pr
 }
 
 // history gives the changes of a person as the viewer may see them now.
-func (s *Site) history(ctx context.Context, id presence.ID, since, until time.Time, most int) ([]Change, error) {
+func (s *Site) history(ctx context.Context, v viewer, id presence.ID, since, until time.Time, most int) ([]Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, pastTime)
 	defer cancel()
-	access, done, err := s.lookBack(ctx, id, since)
+	access, done, err := s.lookBack(ctx, v, id, since)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +102,10 @@ func (s *Site) history(ctx context.Context, id presence.ID, since, until time.Ti
 }
 
 // explainAt gives the reasoning at a past moment as the viewer may see it now.
-func (s *Site) explainAt(ctx context.Context, id presence.ID, at time.Time) (reasoning, error) {
+func (s *Site) explainAt(ctx context.Context, v viewer, id presence.ID, at time.Time) (reasoning, error) {
 	ctx, cancel := context.WithTimeout(ctx, pastTime)
 	defer cancel()
-	access, done, err := s.lookBack(ctx, id, at)
+	access, done, err := s.lookBack(ctx, v, id, at)
 	if err != nil {
 		return reasoning{}, err
 	}
@@ -145,7 +145,7 @@ func (s *Site) apiHistory(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	changes, err := s.history(r.Context(), id, since, now, most)
+	changes, err := s.history(r.Context(), s.viewer(r), id, since, now, most)
 	if err != nil {
 		code, text := s.pastProblem(r, err)
 		s.refuse(w, r, code, text)
@@ -219,7 +219,7 @@ func (s *Site) pastOf(r *http.Request, id presence.ID, at, now time.Time) *pastV
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), dayTime)
 	defer cancel()
-	changes, err := s.history(ctx, id, since, until, maxChanges)
+	changes, err := s.history(ctx, s.viewer(r), id, since, until, maxChanges)
 	if err != nil {
 		code, text := s.pastProblem(r, err)
 		v.Problem, v.Ask = fullStop(text), code != http.StatusNotFound

@@ -18,26 +18,15 @@ type member struct {
 	state  presence.State
 }
 
-// anyone is every viewer, for nobody signs in.
-func anyone() presence.Watcher {
-	return presence.Watcher{Subject: presence.Subject{Scheme: "web", Value: "anyone"}, Via: "web"}
-}
-
-// access gives what the viewer may see of a person.
-func (s *Site) access(id presence.ID) presence.Access { return s.gate.Access(anyone(), id) }
-
-// see gives what the viewer sees of a person.
-func (s *Site) see(p presence.Person, st presence.State) member {
-	a := s.access(p.ID)
-	return member{p, a, visible(st, a)}
-}
-
 // visible gives what a viewer with that access sees of a state; no state leaves
 // otherwise. The calendar's contact is never part of it: whether it is of a private
 // entry cannot be told from a state.
 func visible(s presence.State, a presence.Access) presence.State {
 	v := presence.View(s, a)
 	v.Channels[presence.Calendar].Contact = ""
+	if a.Calendar != presence.CalendarOpen {
+		v.Revision = 0 // it rises with what is not shown, too
+	}
 	return v
 }
 
@@ -46,8 +35,8 @@ func (m *member) equal(n member) bool {
 		slices.Equal(m.person.Groups, n.person.Groups) && slices.Equal(m.person.Subjects, n.person.Subjects)
 }
 
-// members gives everyone, sorted by name.
-func (s *Site) members() []member {
+// members gives everyone as v sees them, sorted by name.
+func (s *Site) members(v viewer) []member {
 	states := s.desk.States()
 	byID := make(map[presence.ID]int, len(states))
 	for i := range states {
@@ -60,14 +49,14 @@ func (s *Site) members() []member {
 		if i, ok := byID[p.ID]; ok {
 			st = states[i]
 		}
-		members = append(members, s.see(p, st))
+		members = append(members, s.see(v, p, st))
 	}
 	return members
 }
 
 // explain gives the reasoning as the viewer may see it: now, or at a moment ahead
 // by what is known now.
-func (s *Site) explain(id presence.ID, at time.Time) (reasoning, bool) {
+func (s *Site) explain(v viewer, id presence.ID, at time.Time) (reasoning, bool) {
 	e, ok := s.desk.Explain(id, at)
 	if !ok {
 		return reasoning{}, false
@@ -79,7 +68,7 @@ func (s *Site) explain(id presence.ID, at time.Time) (reasoning, bool) {
 			}
 		}
 	}
-	return reasoned(e, s.access(id)), true
+	return reasoned(e, s.access(v, id)), true
 }
 
 // A filter is what a viewer asked to see. It is comparable, and comes from the

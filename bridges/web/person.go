@@ -86,7 +86,9 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 		s.missingPage(w, r)
 		return
 	}
-	e, ok := s.explain(id, time.Time{})
+	viewer := s.viewer(r)
+	defer s.watch(viewer, id)()
+	e, ok := s.explain(viewer, id, time.Time{})
 	if !ok {
 		s.missingPage(w, r)
 		return
@@ -96,7 +98,7 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("at"); text != "" {
 		if then, err := parseMoment(text, s.zone); err != nil {
 			code, wrong = http.StatusBadRequest, err.Error()
-		} else if was, err := s.explainAt(r.Context(), id, then); err != nil {
+		} else if was, err := s.explainAt(r.Context(), viewer, id, then); err != nil {
 			code, wrong = s.pastProblem(r, err)
 		} else {
 			e, at = was, then

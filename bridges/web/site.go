@@ -80,6 +80,8 @@ type Site struct {
 	handler http.Handler
 
 	streams  atomic.Int64
+	gazing   sync.Mutex
+	gazes    map[gaze]int  // how many pages each has open
 	patience time.Duration // how long one write to a stream may take
 
 	mu          sync.Mutex
@@ -87,6 +89,7 @@ type Site struct {
 	problems    map[string]int
 	lastError   string
 	lastErrorAt time.Time
+	open        map[string]int // streams by account
 }
 
 // New makes a Site for a configuration that has passed Check. It shows what gate
@@ -95,7 +98,7 @@ type Site struct {
 func New(cfg Config, desk Desk, gate presence.Gate, parts Parts, gather prometheus.Gatherer, log *slog.Logger) *Site {
 	s := &Site{
 		cfg: cfg, desk: desk, gate: gate, parts: parts, readers: make(chan struct{}, pastReaders), log: log, zone: time.Local, looks: newLooks(),
-		patience: 10 * time.Second, problems: map[string]int{},
+		patience: 10 * time.Second, problems: map[string]int{}, open: map[string]int{}, gazes: map[gaze]int{},
 	}
 	s.feed = newFeed(s.rowHTML)
 	s.handler = s.guard(s.identify(s.routes(gather)))
@@ -181,7 +184,7 @@ func (s *Site) follow(ctx context.Context, hub presence.Hub) error {
 			continue
 		}
 		if p, ok := s.person(state.Person); ok {
-			s.feed.put(s.see(p, state))
+			s.feed.put(p, state)
 		}
 	}
 	if ctx.Err() == nil {

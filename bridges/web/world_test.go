@@ -15,6 +15,7 @@ import (
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,6 +35,8 @@ type world struct {
 	pastErr  error
 	heldBack map[presence.ID]*presence.HeldBack  // while the state that was set shows on
 	watchers map[chan struct{}]*[]presence.State // what each has yet to see
+	watches  []string                            // who was admitted
+	trail    []string                            // of the audit
 }
 
 // A snapshot is what was said and shown at a moment.
@@ -106,13 +109,38 @@ func (w *world) rule(id presence.ID, a presence.Access) {
 	w.set(s)
 }
 
-func (w *world) Admit(v presence.Watcher, of presence.ID) presence.Access { return w.Access(v, of) }
-func (w *world) Dismiss(presence.Watcher, presence.ID)                    {}
+func (w *world) Admit(v presence.Watcher, of presence.ID) presence.Access {
+	w.mu.Lock()
+	w.watches = append(w.watches, v.Subject.String()+" "+string(of))
+	w.mu.Unlock()
+	return w.Access(v, of)
+}
+
+func (w *world) Dismiss(v presence.Watcher, of presence.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	one := v.Subject.String() + " " + string(of)
+	w.watches = slices.DeleteFunc(w.watches, func(s string) bool { return s == one })
+}
+
+// watched gives who watches whom, each once.
+func (w *world) watched() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(w.watches))), ", ")
+}
+
+func (w *world) note(n signin.Note) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trail = append(w.trail, n.Who+" "+n.What+" "+n.Whom+" "+n.Detail)
+	return nil
+}
 
 func (w *world) Access(v presence.Watcher, of presence.ID) presence.Access {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a, ok := w.rules[of]; ok || v != anyone() {
+	if a, ok := w.rules[of]; ok || v.Via != "web" {
 		return a
 	}
 	return presence.Everyone()

@@ -76,6 +76,7 @@ var (
 // accounts is the table of all accounts. A record never changes once it is in.
 type accounts struct {
 	memory Memory
+	bell   *bell // rung when one changes
 
 	changing sync.Mutex // held from a look at the table until the change is durable
 
@@ -185,6 +186,7 @@ func (t *accounts) put(ctx context.Context, a *Account) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all[a.ID()] = a
+	t.bell.ring()
 	return nil
 }
 
@@ -198,6 +200,7 @@ func (t *accounts) remove(ctx context.Context, id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.all, id)
+	t.bell.ring()
 	return nil
 }
 

@@ -117,18 +117,11 @@ func (d *Desk) bearer(r *http.Request) (who Identity, ok bool) {
 // anyone, or nobody where one has to sign in.
 func (d *Desk) visitor(r *http.Request) Identity {
 	if k, ok := d.sessionKey(r); ok {
-		if s, ok := d.sessions.find(k, time.Now()); ok {
-			a := d.accounts.find(s.Account)
-			if who := d.identity(a); who.Account != "" && a.Epoch == s.Epoch {
-				who.session = k
-				return who
-			}
+		if who := d.bearerOf(k, time.Now(), d.sessions.find); who.Account != "" {
+			return who
 		}
 	}
-	if d.demanded {
-		return Identity{}
-	}
-	return Identity{Role: Anyone}
+	return d.stranger()
 }
 
 // The cookies. With the prefix __Host- a browser takes them over TLS and from this

@@ -76,6 +76,7 @@ const (
 type sessions struct {
 	idle, absolute time.Duration
 	memory         Memory // nil: a restart ends all sessions
+	bell           *bell  // rung when one ends
 
 	writing sync.Mutex // so that of two writes of a key the newer one is last
 
@@ -84,8 +85,8 @@ type sessions struct {
 	dirty map[key]struct{} // not in memory as they are in all
 }
 
-func newSessions(idle, absolute time.Duration, memory Memory) *sessions {
-	return &sessions{idle: idle, absolute: absolute, memory: memory, all: map[key]*session{}, dirty: map[key]struct{}{}}
+func newSessions(idle, absolute time.Duration, memory Memory, bell *bell) *sessions {
+	return &sessions{idle: idle, absolute: absolute, memory: memory, bell: bell, all: map[key]*session{}, dirty: map[key]struct{}{}}
 }
 
 // load adds what memory has; what is over is removed from it by the next flush.
@@ -159,6 +160,17 @@ func (t *sessions) find(k key, now time.Time) (s session, ok bool) {
 	return *one, true
 }
 
+// peek is find without a use.
+func (t *sessions) peek(k key, now time.Time) (s session, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one := t.all[k]
+	if one == nil || t.over(one, now) {
+		return session{}, false
+	}
+	return *one, true
+}
+
 // over tells whether a limit has passed, or the session is of the future: the clock
 // was turned back, and its limits mean nothing.
 func (t *sessions) over(s *session, now time.Time) bool {
@@ -206,6 +218,7 @@ func (t *sessions) of(account string) []*session {
 func (t *sessions) drop(s *session) {
 	delete(t.all, s.key)
 	t.dirty[s.key] = struct{}{}
+	t.bell.ring()
 }
 
 // sweep drops what is over.

@@ -75,6 +75,8 @@ type Desk struct {
 	cost     cost
 	patience time.Duration // how long a refusal takes, where a server is asked
 
+	bell *bell // rung when Still may say something else
+
 	mu      sync.Mutex
 	first   key // of the link to make the first administrator
 	until   time.Time
@@ -100,9 +102,11 @@ func New(cfg Config, deps Deps) (*Desk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("web.signin.url: %w", err)
 	}
+	changed := new(bell)
 	d := &Desk{
 		cfg: cfg, deps: deps, origin: origin, demanded: cfg.Demanded(deps.Loopback), crossing: http.NewCrossOriginProtection(), looks: newLooks(),
-		accounts: accounts{memory: deps.Accounts}, loaded: make(chan struct{}), sessions: newSessions(cfg.Idle, cfg.Absolute, deps.Sessions), tokens: newTokens(deps.Tokens),
+		accounts: accounts{memory: deps.Accounts, bell: changed}, loaded: make(chan struct{}), bell: changed,
+		sessions: newSessions(cfg.Idle, cfg.Absolute, deps.Sessions, changed), tokens: newTokens(deps.Tokens, changed),
 		limits: newLimiter(), turns: make(chan struct{}, maxTurns), decoy: decoyHash(), cost: newCost(), patience: time.Second,
 		failing: rate.NewLimiter(rate.Every(time.Second), 60),
 	}

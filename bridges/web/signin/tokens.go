@@ -64,6 +64,7 @@ func parseToken(text string) (k key, ok bool) {
 // tokens is the table of all tokens.
 type tokens struct {
 	memory Memory
+	bell   *bell // rung when one ends
 
 	changing sync.Mutex // held while memory is written, so that nothing revoked is written again
 
@@ -72,7 +73,9 @@ type tokens struct {
 	dirty map[key]struct{} // used since they were written
 }
 
-func newTokens(memory Memory) *tokens { return &tokens{memory: memory, dirty: map[key]struct{}{}} }
+func newTokens(memory Memory, bell *bell) *tokens {
+	return &tokens{memory: memory, bell: bell, dirty: map[key]struct{}{}}
+}
 
 func (t *tokens) load(ctx context.Context, log *slog.Logger) error {
 	values, err := t.memory.Load(ctx)
@@ -166,6 +169,7 @@ func (t *tokens) remove(ctx context.Context, k key) error {
 		was.Expires = time.Time{} // over, and tried again by the next flush
 	}
 	t.mu.Unlock()
+	t.bell.ring()
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	if err := t.memory.Delete(ctx, k.String()); err != nil {
