@@ -66,10 +66,14 @@ func newDoor(t *testing.T, cfg Config, w *world) *signin.Desk {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		cancel()
+		<-done //nolint:errcheck // that it was told to end
+	})
 	<-d.Loaded()
 	for _, a := range []signin.NewAccount{
-		{User: "root", Role: signin.Administrator}, {User: "ops", Role: signin.Operator},
+		{User: "root", Role: signin.Administrator},
+		{User: "ops", Role: signin.Operator},
 		{User: "marta", Name: "Marta Lindqvist", Role: signin.Person, Subjects: []presence.Subject{{Scheme: "id", Value: "21042"}}},
 	} {
 		a.Password = secretWords
@@ -186,8 +190,13 @@ func (g *guest) live(s *Site, query string) *client {
 // or the rules may have; and of all else nothing.
 func TestViewersLaw(t *testing.T) {
 	accesses := []presence.Access{
-		{}, {Level: presence.LevelConfirm}, {Level: presence.LevelTelephony}, {Level: presence.LevelStatus}, {Level: presence.LevelFull},
-		{Level: presence.LevelFull, Calendar: presence.CalendarTimes}, presence.Everyone(),
+		{},
+		{Level: presence.LevelConfirm},
+		{Level: presence.LevelTelephony},
+		{Level: presence.LevelStatus},
+		{Level: presence.LevelFull},
+		{Level: presence.LevelFull, Calendar: presence.CalendarTimes},
+		presence.Everyone(),
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		f := newFeed(func(member) string { return "" })
