@@ -148,6 +148,19 @@ func (g *Gate) Settings() ([]Setting, error) {
 	return all, nil
 }
 
+// Setting gives what was set of a person. ErrUnread.
+func (g *Gate) Setting(of presence.ID) (Setting, error) {
+	f := g.held.Load()
+	if f == nil {
+		return Setting{Of: of}, ErrUnread
+	}
+	r := f.people[of]
+	if r == nil {
+		r = &record{Of: of}
+	}
+	return g.setting(r), nil
+}
+
 func (g *Gate) setting(r *record) Setting {
 	s := Setting{Of: r.Of, Calendar: r.Calendar, OptedIn: r.OptedIn, Broken: r.broken, Left: r.Of != "" && !g.known(r.Of)}
 	for _, rule := range r.Rules {

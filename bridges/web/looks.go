@@ -27,9 +27,9 @@ type looks struct {
 
 // newLooks parses the templates; a mistake in one is a mistake in the program, and panics.
 func newLooks() *looks {
-	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html"))
+	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html", "templates/byhand.html"))
 	l := &looks{pages: map[string]*template.Template{"": shared}}
-	for _, name := range []string{"board", "person", "sources", "missing"} {
+	for _, name := range []string{"board", "person", "me", "sources", "missing"} {
 		page := template.Must(shared.Clone())
 		l.pages[name] = template.Must(page.ParseFS(templates, "templates/"+name+".html"))
 	}
@@ -147,7 +147,7 @@ func (s *Site) sections(who signin.Identity, name string) []section {
 
 // done answers a form: the browser goes on to an address of this site, where the
 // layout tells once what was done.
-func (s *Site) done(w http.ResponseWriter, r *http.Request, address, told string) { //nolint:unused // for the pages that change something
+func (s *Site) done(w http.ResponseWriter, r *http.Request, address, told string) {
 	http.SetCookie(w, s.toldCookie(base64.RawURLEncoding.EncodeToString([]byte(told)), 60))
 	http.Redirect(w, r, address, http.StatusSeeOther) //nolint:gosec // the caller's, not the request's
 }

@@ -34,6 +34,9 @@ type personView struct {
 	Suppressed []ruleView
 	Channels   []channelView
 	Sources    []heardView
+
+	Hand     *handView     // nil: it cannot be set
+	Watchers *watchersView // nil: not for who asks
 }
 
 // A heldBackView is what the rules decide where something else still shows.
@@ -78,6 +81,11 @@ type heardView struct {
 }
 
 func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
+	s.showPerson(w, r, http.StatusOK, "")
+}
+
+// showPerson shows the page, and above it why nothing has changed, if that is so.
+func (s *Site) showPerson(w http.ResponseWriter, r *http.Request, code int, bad string) {
 	id := presence.ID(r.PathValue("id"))
 	f := filter{id: id}
 	p := s.newPage(r, "person", "", f.query("")) // before the state is read, so that its stream misses none
@@ -94,7 +102,7 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now()
-	at, code, wrong := now, http.StatusOK, ""
+	at, wrong := now, ""
 	if text := r.URL.Query().Get("at"); text != "" {
 		if then, err := parseMoment(text, s.zone); err != nil {
 			code, wrong = http.StatusBadRequest, err.Error()
@@ -110,6 +118,10 @@ func (s *Site) personPage(w http.ResponseWriter, r *http.Request) {
 	if v.Past = !at.Equal(now); v.Past {
 		p.Title += " at " + v.At.Full
 		v.JSON += "?at=" + url.QueryEscape(at.UTC().Format(time.RFC3339Nano))
+	}
+	if p.Bad = bad; !v.Past {
+		v.Hand = s.handOf(r, &person, e.Facts, now)
+		v.Watchers = s.watchersOf(r, id, now)
 	}
 	v.History = s.pastOf(r, id, at, now)
 	if wrong != "" {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 
@@ -33,6 +34,8 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 
 	// The order is that of the navigation.
 	s.boardRoutes(mux)
+	s.personRoutes(mux)
+	s.meRoutes(mux)
 	s.sourcesRoutes(mux)
 
 	if gather != nil {
@@ -47,12 +50,18 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 func (s *Site) boardRoutes(mux *http.ServeMux) {
 	s.offer(place{Section: everyone, Href: "/", Icon: "people", Text: "Board", Page: "board", Needs: signin.ReadStates})
 	mux.Handle("GET /{$}", s.require(signin.ReadStates, s.boardPage))
-	mux.Handle("GET /people/{id}", s.require(signin.ReadStates, s.personPage))
 	mux.Handle("GET /events", s.require(signin.ReadStates, s.events))
 	mux.Handle("GET /api/people", s.require(signin.ReadStates, s.apiPeople))
+}
+
+func (s *Site) personRoutes(mux *http.ServeMux) {
+	mux.Handle("GET /people/{id}", s.require(signin.ReadStates, s.personPage))
 	mux.Handle("GET /api/people/{id}", s.require(signin.ReadStates, s.apiPerson))
 	mux.Handle("GET /api/people/{id}/explain", s.require(signin.ReadStates, s.apiExplain))
 	mux.Handle("GET /api/people/{id}/history", s.require(signin.ReadStates, s.apiHistory))
+	if s.parts.Manual != nil {
+		mux.Handle("POST /people/{id}/presence", s.require(signin.ReadStates, s.byHand))
+	}
 }
 
 func (s *Site) sourcesRoutes(mux *http.ServeMux) {
@@ -76,6 +85,18 @@ func (s *Site) require(p signin.Permission, next http.HandlerFunc) http.Handler 
 		}
 		next(w, r)
 	})
+}
+
+// refused answers somebody who may not, in words.
+func (s *Site) refused(w http.ResponseWriter, r *http.Request, why string) {
+	p := s.newPage(r, "missing", "Not for you", url.Values{"rows": {"none"}})
+	p.Bad = why
+	s.show(w, r, http.StatusForbidden, &p)
+}
+
+// signInPath gives the address to sign in at, and to come back from to here.
+func signInPath(r *http.Request) string {
+	return address("/signin", url.Values{"next": {r.URL.RequestURI()}})
 }
 
 // identify finds out who asks: signin.From gives it from then on.

@@ -62,6 +62,9 @@ type Parts struct {
 	SignIn      *signin.Desk        // nil: nobody signs in, and everybody is signin.Anyone
 	Certificate *certificate.Source // nil: plain HTTP
 	Past        Past                // nil: nothing is remembered
+	Manual      Manual              // nil: nothing is set by hand
+	Access      Access              // nil: nobody administers who sees what
+	OptIn       bool                // nobody is shown before they opted in (access.opt_in)
 	Version     string              // of presenced
 }
 

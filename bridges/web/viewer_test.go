@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/html"
 	"pgregory.net/rapid"
 
+	"presenced/aggregator/access"
+	"presenced/aggregator/audit"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web/signin"
 )
@@ -51,13 +54,21 @@ func (m *shelf) Delete(_ context.Context, key string) error {
 
 const secretWords = "correct horse battery"
 
-// newDoor runs a signin.Desk for a site of cfg until the test ends, with an account of
-// each role: root, who is nobody in the directory, ops, and marta, who is Marta
-// Lindqvist of the office.
-func newDoor(t *testing.T, cfg Config, w *world) *signin.Desk {
+// staff gives an account of each role: root and ops, who are nobody in the directory,
+// and marta, who is Marta Lindqvist of the office.
+func staff() []signin.NewAccount {
+	return []signin.NewAccount{
+		{User: "root", Role: signin.Administrator},
+		{User: "ops", Role: signin.Operator},
+		{User: "marta", Name: "Marta Lindqvist", Role: signin.Person, Subjects: []presence.Subject{{Scheme: "id", Value: "21042"}}},
+	}
+}
+
+// newDoor runs a signin.Desk for a site of cfg until the test ends.
+func newDoor(t *testing.T, cfg Config, w *world, accounts ...signin.NewAccount) *signin.Desk {
 	t.Helper()
 	d, err := signin.New(cfg.SignIn, signin.Deps{
-		Title: cfg.Title, Origin: cfg.Origin("localhost"), Loopback: cfg.Local(), Accounts: &shelf{}, Sessions: &shelf{}, Tokens: &shelf{},
+		Title: cfg.Title, Origin: cfg.Origin("localhost"), Loopback: cfg.Local(), Mine: "/me", Accounts: &shelf{}, Sessions: &shelf{}, Tokens: &shelf{},
 		People: w, Audit: func(_ context.Context, n signin.Note) error { return w.note(n) }, Log: quiet(),
 	})
 	if err != nil {
@@ -71,11 +82,7 @@ func newDoor(t *testing.T, cfg Config, w *world) *signin.Desk {
 		<-done //nolint:errcheck // that it was told to end
 	})
 	<-d.Loaded()
-	for _, a := range []signin.NewAccount{
-		{User: "root", Role: signin.Administrator},
-		{User: "ops", Role: signin.Operator},
-		{User: "marta", Name: "Marta Lindqvist", Role: signin.Person, Subjects: []presence.Subject{{Scheme: "id", Value: "21042"}}},
-	} {
+	for _, a := range accounts {
 		a.Password = secretWords
 		if err := d.Add(t.Context(), signin.By{Who: "test", From: "test"}, a); err != nil {
 			t.Fatal(err)
@@ -84,21 +91,53 @@ func newDoor(t *testing.T, cfg Config, w *world) *signin.Desk {
 	return d
 }
 
-// guarded runs a Site with sign-in on a port of its own; change may alter the
-// configuration and the parts before.
+// guarded runs a Site with sign-in for the staff on a port of its own; change may alter
+// the configuration and the parts before.
 func guarded(t *testing.T, w *world, change func(*Config, *Parts)) *Site {
+	t.Helper()
+	s := guardedFor(t, w, change, staff()...)
+	runSite(t, s, w)
+	return s
+}
+
+// guardedFor makes the Site, with those accounts, and does not run it.
+func guardedFor(t *testing.T, w *world, change func(*Config, *Parts), accounts ...signin.NewAccount) *Site {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Listen = freePort(t)
-	parts := Parts{Past: w}
+	w.gate = access.New(access.Config{Default: "full", Calendar: "open"}, w, &shelf{}, audit.New(w, quiet()), w.again, quiet())
+	must(t, w.gate.Restore(t.Context()))
+	parts := Parts{Past: w, Manual: w, Access: w.gate, Version: "1.2.3"}
 	if change != nil {
 		change(&cfg, &parts)
 	}
-	parts.SignIn = newDoor(t, cfg, w)
-	s := New(cfg, w, w, parts, nil, quiet())
+	parts.SignIn = newDoor(t, cfg, w, accounts...)
+	s := New(cfg, w, gates{w}, parts, prometheus.NewRegistry(), quiet())
 	s.zone = time.UTC
-	runSite(t, s, w)
 	return s
+}
+
+// gates is the gate of a world: what a test says counts before what was set.
+type gates struct{ *world }
+
+func (g gates) Access(v presence.Watcher, of presence.ID) presence.Access {
+	g.mu.Lock()
+	a, ok := g.rules[of]
+	g.mu.Unlock()
+	if ok {
+		return a
+	}
+	return g.gate.Access(v, of)
+}
+
+func (g gates) Admit(v presence.Watcher, of presence.ID) presence.Access {
+	g.world.Admit(v, of)
+	return g.gate.Admit(v, of)
+}
+
+func (g gates) Dismiss(v presence.Watcher, of presence.ID) {
+	g.world.Dismiss(v, of)
+	g.gate.Dismiss(v, of)
 }
 
 // freePort gives an address that is free now: who signs in has to come back to it.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 
 	"presenced/aggregator"
+	"presenced/aggregator/access"
+	"presenced/aggregator/audit"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web/signin"
 )
@@ -37,6 +40,8 @@ type world struct {
 	watchers map[chan struct{}]*[]presence.State // what each has yet to see
 	watches  []string                            // who was admitted
 	trail    []string                            // of the audit
+	gate     *access.Gate                        // of guardedFor
+	refuses  error                               // what becomes of a change by hand
 }
 
 // A snapshot is what was said and shown at a moment.
@@ -172,6 +177,53 @@ func (w *world) ExplainAt(_ context.Context, id presence.ID, at time.Time) (pres
 		}
 	}
 	return presence.Explanation{}, fmt.Errorf("%w about %s", ErrNotRemembered, id)
+}
+
+// again gives the states of those whose rules changed once more, as the hub does.
+func (w *world) again(people ...presence.ID) {
+	for _, s := range w.States() {
+		if len(people) == 0 || slices.Contains(people, s.Person) {
+			w.set(s)
+		}
+	}
+}
+
+// Append and Read make a world the log of an audit.Trail.
+func (w *world) Append(_ context.Context, _ string, line []byte) error {
+	var l audit.Line
+	if err := json.Unmarshal(line, &l); err != nil {
+		return err
+	}
+	return w.note(signin.Note{Who: l.Who, From: l.From, What: l.What, Whom: l.Whom, Detail: l.Detail})
+}
+
+func (w *world) Read(context.Context, string) iter.Seq2[[]byte, error] {
+	return func(func([]byte, error) bool) {}
+}
+
+// told gives the audit trail.
+func (w *world) told() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.trail, "\n")
+}
+
+// Set and Clear make a world a Manual.
+func (w *world) Set(_ context.Context, by audit.Actor, id presence.ID, fact presence.Fact, until time.Time) (presence.Report, error) {
+	if w.refuses != nil {
+		return presence.Report{}, w.refuses
+	}
+	one := presence.Span{Fact: fact, From: time.Now(), Until: until}
+	w.says(id, aggregator.SourceManual, one)
+	return presence.Report{Spans: []presence.Span{one}}, w.note(signin.Note{Who: by.Who, From: by.From, What: "presence set", Whom: string(id), Detail: fact.String()})
+}
+
+func (w *world) Clear(_ context.Context, by audit.Actor, id presence.ID) error {
+	if w.refuses != nil {
+		return w.refuses
+	}
+	w.says(id, aggregator.SourceManual)
+	return w.note(signin.Note{Who: by.Who, From: by.From, What: "presence clear", Whom: string(id)})
 }
 
 func (w *world) join(p presence.Person) {

@@ -144,8 +144,7 @@ func TestAccessDesk(t *testing.T) {
 		t.Fatal(err)
 	}
 	gate := access.New(access.Config{Default: "confirm", Calendar: "open", OptIn: false}, hub, kept, trail, hub.Again, quiet())
-	c := newControl(filepath.Join(t.TempDir(), "control.sock"), manual, &archive{hub: hub, log: quiet()}, hub, quiet())
-	c.trail = trail
+	c := newControl(filepath.Join(t.TempDir(), "control.sock"), &byHand{manual, hub, trail}, &archive{hub: hub, log: quiet()}, hub, quiet())
 	c.sections = []section{&accessDesk{gate, true, c}, &auditDesk{trail, c}}
 	runUntilEnd(t, c, hub)
 	check := func(method, path, body string, code int, want string) {

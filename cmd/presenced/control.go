@@ -53,12 +53,11 @@ func (c *ControlConfig) Check() []config.Problem {
 // Both answer an answerJSON once the change is durable, or {"error": "..."}.
 type control struct {
 	socket string
-	manual *aggregator.Manual
+	hand   *byHand
 	past   *archive
 	hub    *aggregator.Hub
 	log    *slog.Logger
 
-	trail    *audit.Trail // nil: what is set by hand leaves no line
 	sections []section
 
 	mu        sync.Mutex
@@ -70,8 +69,8 @@ type control struct {
 // A section is more that the socket answers to.
 type section interface{ routes(mux *http.ServeMux) }
 
-func newControl(socket string, manual *aggregator.Manual, past *archive, hub *aggregator.Hub, log *slog.Logger) *control {
-	return &control{socket: socket, manual: manual, past: past, hub: hub, log: log}
+func newControl(socket string, hand *byHand, past *archive, hub *aggregator.Hub, log *slog.Logger) *control {
+	return &control{socket: socket, hand: hand, past: past, hub: hub, log: log}
 }
 
 // The limits of a connection and a request.
@@ -277,16 +276,7 @@ func (c *control) set(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	detail := body.State
-	if !body.Until.IsZero() {
-		detail += " until " + body.Until.UTC().Format(time.RFC3339)
-	}
-	var report presence.Report
-	err = c.audited(r.Context(), by, "presence set", id, detail, func(ctx context.Context) error {
-		var err error
-		report, err = c.manual.Set(ctx, id, fact, body.Until, by.Who)
-		return err
-	})
+	report, err := c.hand.Set(r.Context(), by, id, fact, body.Until)
 	if err != nil {
 		c.refuse(w, r, err)
 		return
@@ -300,21 +290,11 @@ func (c *control) clear(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := presence.ID(r.PathValue("id"))
-	err := c.audited(r.Context(), by, "presence clear", id, "automatic", func(ctx context.Context) error { return c.manual.Clear(ctx, id, by.Who) })
-	if err != nil {
+	if err := c.hand.Clear(r.Context(), by, id); err != nil {
 		c.refuse(w, r, err)
 		return
 	}
 	c.done(w, r, answerJSON{Person: id})
-}
-
-// audited makes a change of a person, and leaves a line about it. A change of
-// nobody known, which fails, leaves none.
-func (c *control) audited(ctx context.Context, by audit.Actor, what string, id presence.ID, detail string, do func(context.Context) error) error {
-	if _, known := c.hub.State(id); c.trail == nil || !known {
-		return do(ctx)
-	}
-	return c.trail.Change(ctx, audit.Line{Who: by.Who, From: by.From, What: what, Whom: audit.Person(id), Detail: detail}, do)
 }
 
 // by says who asks; nobody changes anything unnamed.

@@ -39,6 +39,8 @@ type commands struct {
 	Set     SetCommand     `cmd:"" help:"Set somebody's presence by hand; answers when it is durable."`
 	Clear   ClearCommand   `cmd:"" help:"End what was set by hand."`
 	Access  AccessCommand  `cmd:"" help:"About who sees what of whom."`
+	Account AccountCommand `cmd:"" help:"About who may sign in to the page."`
+	Token   TokenCommand   `cmd:"" help:"About API tokens."`
 	Audit   AuditCommand   `cmd:"" help:"Say who changed what."`
 	Sim     SimCommand     `cmd:"" help:"Run a simulated AES, Exchange or Domino."`
 	Config  ConfigCommand  `cmd:"" help:"About the configuration."`

@@ -259,7 +259,7 @@ func TestControl(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "run", "control.sock")
-	c := newControl(socket, manual, &archive{hub: hub, log: quiet()}, hub, quiet())
+	c := newControl(socket, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx, hub) }()
@@ -311,11 +311,11 @@ func TestControl(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if err := newControl(socket, manual, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if err := newControl(socket, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("on the socket of a living process: %v", err)
 	}
 	file := write(t, "file", "precious")
-	if err := newControl(file, manual, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if err := newControl(file, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("on a file: %v", err)
 	}
 	if data, _ := os.ReadFile(file); string(data) != "precious" {

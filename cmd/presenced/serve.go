@@ -76,13 +76,13 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		log.Error("part of the directory cannot be read", "error", err)
 	}
 	hub.SetDirectory(first, time.Now())
-	byHand, err := kept.Bucket(ctx, "manual")
+	chosen, err := kept.Bucket(ctx, "manual")
 	if err != nil {
 		return err
 	}
-	manual := aggregator.NewManual(hub, byHand, log)
+	manual := aggregator.NewManual(hub, chosen, log)
 	if others != nil {
-		manual.Share(byHand)
+		manual.Share(chosen)
 	}
 	if _, err := manual.Restore(ctx); err != nil {
 		log.Error("what was set by hand cannot be read now; changes are refused until it can", "error", err)
@@ -128,18 +128,18 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
 	supervisor.AddStatus("access", aggregator.KindStore, gate.Status)
-	if cfg.Control.Socket != "" {
-		socket := newControl(cfg.Control.Socket, manual, past, hub, log.With("bridge", "control"))
-		socket.trail = trail
-		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, administered}
-		supervisor.AddBridge(socket)
-	}
-	metrics := newMetrics(hub, supervisor)
 	shown, door, err := newFrontDoor(ctx, cfg, kept, hub, trail, log)
 	if err != nil {
 		return err
 	}
-	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Version: version}
+	hand := &byHand{manual, hub, trail}
+	if cfg.Control.Socket != "" {
+		socket := newControl(cfg.Control.Socket, hand, past, hub, log.With("bridge", "control"))
+		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, &doorkeeper{door, socket}, administered}
+		supervisor.AddBridge(socket)
+	}
+	metrics := newMetrics(hub, supervisor)
+	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Version: version}
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, parts, metrics, log))
 
 	// The recorder outlives the sources and bridges, to write what they said last.

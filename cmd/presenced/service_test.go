@@ -161,7 +161,7 @@ func TestServicesWithoutStore(t *testing.T) {
 		t.Fatal("it can be read")
 	}
 	socket := filepath.Join(t.TempDir(), "control.sock")
-	c := newControl(socket, aggregator.NewManual(hub, &refusing{}, quiet()), &archive{hub: hub, log: quiet()}, hub, quiet())
+	c := newControl(socket, &byHand{manual: aggregator.NewManual(hub, &refusing{}, quiet()), hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet())
 	c.sections = []section{a}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

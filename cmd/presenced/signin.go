@@ -46,7 +46,7 @@ func (c *Config) frontDoor(deps signin.Deps) (shown *certificate.Source, desk *s
 	if !c.Web.SignIn.Offers() {
 		return shown, nil, nil
 	}
-	deps.Title, deps.Origin, deps.Loopback = c.Web.Title, c.Web.Origin(name), c.Web.Local()
+	deps.Mine, deps.Title, deps.Origin, deps.Loopback = "/me", c.Web.Title, c.Web.Origin(name), c.Web.Local()
 	desk, err = signin.New(c.Web.SignIn, deps)
 	return shown, desk, err
 }

@@ -67,10 +67,11 @@ type door struct {
 	Token       string // of the first link, or a new API token
 	Account     Identity
 	Mine        mine
+	Back        string // where Mine stands
 }
 
 func (d *Desk) show(w http.ResponseWriter, r *http.Request, code int, name string, data door) {
-	data.Site = d.deps.Title
+	data.Site, data.Back = d.deps.Title, d.deps.Mine
 	var b bytes.Buffer
 	if err := d.looks.ExecuteTemplate(&b, name, data); err != nil {
 		d.deps.Log.ErrorContext(r.Context(), "a page could not be written", "page", name, "error", err)
@@ -345,7 +346,7 @@ func (d *Desk) endSession(w http.ResponseWriter, r *http.Request) {
 	}
 	d.keep(r.Context())
 	d.note(r.Context(), Note{who.Account, d.place(r), "session ended", who.Account, ""})
-	http.Redirect(w, r, pathMine, http.StatusSeeOther)
+	http.Redirect(w, r, d.deps.Mine, http.StatusSeeOther)
 }
 
 func (d *Desk) addToken(w http.ResponseWriter, r *http.Request) {
@@ -394,7 +395,7 @@ func (d *Desk) revokeToken(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		d.showMine(w, r, http.StatusServiceUnavailable, sentence(err))
 	default:
-		http.Redirect(w, r, pathMine, http.StatusSeeOther)
+		http.Redirect(w, r, d.deps.Mine, http.StatusSeeOther)
 	}
 }
 

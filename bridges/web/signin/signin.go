@@ -31,11 +31,15 @@ type Note struct{ Who, From, What, Whom, Detail string }
 // By is who changes something, and from where, as the audit trail is told.
 type By struct{ Who, From string }
 
+// By gives who makes a request behind Guard.
+func (d *Desk) By(r *http.Request) By { return By{From(r.Context()).Account, d.place(r)} }
+
 // Deps is what a Desk needs of the rest. All of it may be called from any goroutine.
 type Deps struct {
 	Title    string // of the site
 	Origin   string // where the page is served, such as http://127.0.0.1:8080; Config.URL counts before it
 	Loopback bool   // the page can be reached from this machine only
+	Mine     string // where the page shows Fragment, such as /me; empty: on a page of this package
 
 	Accounts Memory
 	Sessions Memory // nil: a restart signs everybody out
@@ -103,6 +107,9 @@ func New(cfg Config, deps Deps) (*Desk, error) {
 		return nil, fmt.Errorf("web.signin.url: %w", err)
 	}
 	changed := new(bell)
+	if deps.Mine == "" {
+		deps.Mine = pathMine
+	}
 	d := &Desk{
 		cfg: cfg, deps: deps, origin: origin, demanded: cfg.Demanded(deps.Loopback), crossing: http.NewCrossOriginProtection(), looks: newLooks(),
 		accounts: accounts{memory: deps.Accounts, bell: changed}, loaded: make(chan struct{}), bell: changed,

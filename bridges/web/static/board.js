@@ -62,7 +62,7 @@ function enqueue(change) {
 function apply() {
   const changes = queue;
   queue = [];
-  if (main.dataset.page === 'person') {
+  if (main.dataset.page === 'person' || main.dataset.page === 'me') {
     reload();
     return;
   }
@@ -174,7 +174,7 @@ async function load(address) {
       lost();
       return;
     }
-    if (nextMain.dataset.page !== main.dataset.page) { // the person left
+    if (nextMain.dataset.page !== main.dataset.page || nextMain.dataset.role !== main.dataset.role) { // the person left, or the session is over
       location.assign(address);
       return;
     }
@@ -223,15 +223,21 @@ function connect() {
   on('row', (html) => enqueue({ html, flash: caughtUp }));
   on('gone', (gone) => enqueue({ gone }));
   on('counts', counts);
-  on('beat', () => { if (main.dataset.page === 'sources') reload(); });
+  on('beat', () => { if (main.dataset.page === 'sources' || main.dataset.page === 'me') reload(); });
   on('ready', (data) => {
     caughtUp = true;
     wait = 1;
     lostAt = null;
     byId('lost').hidden = true;
-    byId('newer').hidden = JSON.parse(data).version === main.dataset.version;
+    const { version, role } = JSON.parse(data);
+    byId('newer').hidden = version === main.dataset.version;
+    if (role !== main.dataset.role) location.reload(); // somebody else looks than the page was written for
   });
-  source.onerror = lost;
+  source.onerror = () => {
+    const refused = source.readyState === EventSource.CLOSED;
+    lost();
+    if (refused) reload(); // the page itself says why
+  };
 }
 
 function lost() {
@@ -331,6 +337,10 @@ if (moment) {
     location.assign(`${moment.action}?${new URLSearchParams({ at: t.toISOString() })}`);
   });
 }
+
+// ---- forms that say until when: days end where the viewer is
+
+for (const zone of document.querySelectorAll('input[name="zone"]')) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 writeTimes(document);
 connect();

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"presenced/aggregator/presence"
+)
+
+// AccountCommand is about who may sign in to the page, in a running service.
+type AccountCommand struct {
+	List     AccountListCommand     `cmd:"" help:"List the accounts, those of LDAP and OIDC as of their last sign-in."`
+	Add      AccountAddCommand      `cmd:"" help:"Make an account with a password, which is read from standard input."`
+	Role     AccountRoleCommand     `cmd:"" help:"Give an account another role; it counts at once."`
+	Password AccountPasswordCommand `cmd:"" help:"Give an account a new password, which is read from standard input; its sessions end."`
+	Remove   AccountRemoveCommand   `cmd:"" help:"Remove an account, with its sessions and tokens."`
+	Link     AccountLinkCommand     `cmd:"" help:"Print a link with which its bearer makes the first administrator, while there is none."`
+}
+
+// TokenCommand is about API tokens, in a running service.
+type TokenCommand struct {
+	List   TokenListCommand   `cmd:"" help:"List the tokens of all accounts."`
+	Revoke TokenRevokeCommand `cmd:"" help:"End a token at once."`
+}
+
+// AccountListCommand lists accounts.
+type AccountListCommand struct {
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountListCommand) Run(ctx context.Context, term *Terminal) error {
+	var all []accountJSON
+	if err := c.question(ctx, "/accounts", nil, &all); err != nil {
+		return err
+	}
+	return c.print(term, all, func(t io.Writer) {
+		fmt.Fprintln(t, "ACCOUNT\tNAME\tROLE\tPERSON\tLAST SIGN-IN")
+		for _, a := range all {
+			seen := ""
+			if !a.Seen.IsZero() {
+				seen = a.Seen.Local().Format("2006-01-02 15:04:05")
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", a.Account, a.Name, a.Role, a.Person, seen)
+		}
+	})
+}
+
+// AccountAddCommand makes an account.
+type AccountAddCommand struct {
+	User   string `arg:"" help:"Name to sign in with."`
+	Role   string `enum:"person,operator,administrator" default:"person" help:"person (their own presence), operator (sees everybody and sets anybody's presence) or administrator."`
+	Name   string `help:"Name to show; without it, the one to sign in with."`
+	Person string `help:"Identifier of the person in the directory that it is; without it nobody."`
+	Asked  `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountAddCommand) Run(ctx context.Context, term *Terminal) error {
+	password, err := readPassword(os.Stdin)
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, term, "/accounts/add", accountChange{User: c.User, Name: c.Name, Role: c.Role, Person: presence.ID(c.Person), Password: password})
+}
+
+// AccountRoleCommand gives another role.
+type AccountRoleCommand struct {
+	User  string `arg:"" help:"Name to sign in with."`
+	Role  string `arg:"" enum:"person,operator,administrator" help:"person, operator or administrator."`
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountRoleCommand) Run(ctx context.Context, term *Terminal) error {
+	return c.ask(ctx, term, "/accounts/role", accountChange{User: c.User, Role: c.Role})
+}
+
+// AccountPasswordCommand gives a new password.
+type AccountPasswordCommand struct {
+	User  string `arg:"" help:"Name to sign in with."`
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountPasswordCommand) Run(ctx context.Context, term *Terminal) error {
+	password, err := readPassword(os.Stdin)
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, term, "/accounts/password", accountChange{User: c.User, Password: password})
+}
+
+// AccountRemoveCommand removes an account.
+type AccountRemoveCommand struct {
+	User  string `arg:"" help:"Name to sign in with."`
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountRemoveCommand) Run(ctx context.Context, term *Terminal) error {
+	return c.ask(ctx, term, "/accounts/remove", accountChange{User: c.User})
+}
+
+// AccountLinkCommand prints the link for the first administrator.
+type AccountLinkCommand struct {
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountLinkCommand) Run(ctx context.Context, term *Terminal) error {
+	return c.ask(ctx, term, "/accounts/link", accountChange{})
+}
+
+// TokenListCommand lists tokens.
+type TokenListCommand struct {
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *TokenListCommand) Run(ctx context.Context, term *Terminal) error {
+	var all []tokenJSON
+	if err := c.question(ctx, "/tokens", nil, &all); err != nil {
+		return err
+	}
+	return c.print(term, all, func(t io.Writer) {
+		fmt.Fprintln(t, "TOKEN\tACCOUNT\tNAME\tMAY\tENDS\tUSED")
+		for _, one := range all {
+			used := "never"
+			if !one.Used.IsZero() {
+				used = one.Used.Local().Format("2006-01-02 15:04")
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", one.ID, one.Account, one.Name, one.Scopes, one.Expires.Local().Format("2006-01-02 15:04"), used)
+		}
+	})
+}
+
+// TokenRevokeCommand ends a token.
+type TokenRevokeCommand struct {
+	Token string `arg:"" help:"Identifier of the token, as \"presenced token list\" says it."`
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *TokenRevokeCommand) Run(ctx context.Context, term *Terminal) error {
+	return c.ask(ctx, term, "/tokens/revoke", accountChange{Token: c.Token})
+}
+
+// ask asks for a change of accounts or tokens, and prints what was done.
+func (a *Asked) ask(ctx context.Context, term *Terminal, path string, change accountChange) error {
+	data, err := json.Marshal(change) //nolint:gosec // the password goes over the control socket only
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://presenced"+path, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	var done accountDone
+	if err := a.do(req, &done); err != nil {
+		return err
+	}
+	return a.print(term, done, func(t io.Writer) { fmt.Fprintln(t, done.Done) })
+}
+
+// readPassword reads the first line of in: a password is never on a command line.
+func readPassword(in io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(in, maxControlBody)).ReadString('\n')
+	if line = strings.TrimRight(line, "\r\n"); line == "" {
+		return "", errors.Join(errors.New("the password is read from standard input, and there is none"), err)
+	}
+	return line, nil
+}
