@@ -61,3 +61,29 @@ func BenchmarkChange(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkViewers is one change of state as a thousand people with pages of their own
+// are sent it, up to the bytes.
+func BenchmarkViewers(b *testing.B) {
+	w := crowd(10000)
+	s := New(DefaultConfig(), w, w, Parts{Past: w}, nil, quiet())
+	var viewers []viewer
+	for _, p := range w.People()[:1000] {
+		viewers = append(viewers, s.viewerOf(signin.Identity{Account: "local:x", Role: signin.Person, Person: p.ID}))
+	}
+	st := w.States()[0]
+	p, _ := s.person(st.Person)
+	var f filter
+	seq := uint64(0)
+	for b.Loop() {
+		st.Revision++
+		s.feed.put(p, st)
+		rows, next, _ := s.feed.since(seq)
+		for _, v := range viewers {
+			if len(s.frames(rows, seq, v, &f)) != 1 {
+				b.Fatal("no frame")
+			}
+		}
+		seq = next
+	}
+}

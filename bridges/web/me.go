@@ -80,7 +80,7 @@ func (s *Site) setRule(r *http.Request, self presence.ID) (string, error) {
 	}
 	whom := s.nameOf(audience)
 	if form.Get("level") == clearRule {
-		return "The rule for " + whom + " is gone.", s.parts.Access.Clear(r.Context(), by, self, audience)
+		return "The rule is gone: " + whom + ".", s.parts.Access.Clear(r.Context(), by, self, audience)
 	}
 	var level presence.Level
 	if err := level.UnmarshalText([]byte(form.Get("level"))); err != nil {
@@ -220,6 +220,9 @@ func (s *Site) watchersOf(r *http.Request, of presence.ID, now time.Time) *watch
 		v.Title, v.Foot = "Who watches me", "Blocking is polite: they see you offline, without times."
 	}
 	for _, w := range s.parts.Access.Watchers(of) {
+		if own && w.Level == presence.LevelConfirm { // they are among those who wait
+			continue
+		}
 		one := s.watcherOf(w.Watcher, w.Via)
 		one.Since = momentOf(w.Since, now, s.zone)
 		one.Sees, one.Class = levelTag(w.Level)
@@ -285,11 +288,11 @@ func (s *Site) nameOf(a access.Audience) string {
 	case access.ForWatcher:
 		return s.watcherOf(a.Name, "").Name
 	case access.ForGroup:
-		return "the group " + a.Name
+		return "The group " + a.Name
 	case access.ForDomain:
-		return "everybody at " + a.Name
+		return "Everybody at " + a.Name
 	default:
-		return "everybody else"
+		return "Everybody else"
 	}
 }
 
@@ -308,8 +311,10 @@ func (s *Site) rulesOf(of presence.ID, now time.Time) *rulesView {
 		return v
 	}
 	for _, rule := range set.Rules {
-		one := ownRule{Kind: rule.For.Kind.String(), Name: rule.For.Name, Whom: sentence(s.nameOf(rule.For)), At: momentOf(rule.At, now, s.zone)}
-		one.Sees, one.Class = levelTag(rule.Level)
+		one := ownRule{Kind: rule.For.Kind.String(), Name: rule.For.Name, Whom: s.nameOf(rule.For), At: momentOf(rule.At, now, s.zone)}
+		if one.Sees, one.Class = levelTag(rule.Level); rule.Level == presence.LevelConfirm {
+			one.Sees = "Has to ask"
+		}
 		v.Rules = append(v.Rules, one)
 	}
 	for _, l := range []presence.Level{presence.LevelFull, presence.LevelStatus, presence.LevelTelephony, presence.LevelConfirm, presence.LevelBlock} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
 
 // A personView is the body of a person's page.
@@ -34,6 +35,8 @@ type personView struct {
 	Suppressed []ruleView
 	Channels   []channelView
 	Sources    []heardView
+
+	AllSources bool // who asks may see how the sources fare
 
 	Hand     *handView     // nil: it cannot be set
 	Watchers *watchersView // nil: not for who asks
@@ -119,6 +122,7 @@ func (s *Site) showPerson(w http.ResponseWriter, r *http.Request, code int, bad 
 		p.Title += " at " + v.At.Full
 		v.JSON += "?at=" + url.QueryEscape(at.UTC().Format(time.RFC3339Nano))
 	}
+	v.AllSources = p.Who.May(signin.ReadHealth)
 	if p.Bad = bad; !v.Past {
 		v.Hand = s.handOf(r, &person, e.Facts, now)
 		v.Watchers = s.watchersOf(r, id, now)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web"
+	"presenced/bridges/web/signin"
 	"presenced/domino"
 	"presenced/exchange"
 	"presenced/fixtures"
@@ -86,7 +88,18 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	for _, src := range sources {
 		supervisor.AddSource(src)
 	}
-	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, web.Parts{Version: version}, newMetrics(hub, supervisor), log)
+	manual := aggregator.NewManual(hub, &volatile{}, log)
+	if _, err := manual.Restore(ctx); err != nil {
+		return err
+	}
+	_, door, err := cfg.frontDoor(signin.Deps{
+		Accounts: &volatile{}, Sessions: &volatile{}, Tokens: &volatile{}, People: hub, Audit: func(context.Context, signin.Note) error { return nil }, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	parts := web.Parts{SignIn: door, Manual: &byHand{manual: manual, hub: hub}, Version: version}
+	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, parts, newMetrics(hub, supervisor), log)
 	supervisor.AddBridge(site)
 
 	fmt.Fprintf(term.Out, "A day in an office of %d, %g times as fast as the clock. The phones are on a simulated Communication Manager,\n"+
@@ -95,6 +108,12 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return hub.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
+	g.Go(func() error { return manual.Run(ctx) })
+	g.Go(func() error {
+		return runDesk(ctx, door, func(link string) {
+			fmt.Fprintf(term.Out, "  To change something there, make yourself its administrator: %s\n\n", link)
+		}, log)
+	})
 	g.Go(func() error { return o.run(ctx, listeners, func(fixtures.Event) {}) })
 	g.Go(func() error {
 		told := map[presence.ID]string{}
@@ -177,6 +196,31 @@ func (c *DemoCommand) config(o *office, listeners map[string]net.Listener, user,
 	notes.OutOfOffice = domino.OutOfOfficeConfig{Driver: "helper", URL: base + simdomino.HelperPath + "?mail={mail}"}
 	cfg.Domino = append(cfg.Domino, notes)
 	return cfg, nil
+}
+
+// volatile is a memory that ends with the process.
+type volatile struct{ values sync.Map }
+
+// Load implements aggregator.Memory.
+func (m *volatile) Load(context.Context) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	m.values.Range(func(key, value any) bool {
+		all[key.(string)] = value.([]byte) //nolint:forcetypeassert // Put stores nothing else
+		return true
+	})
+	return all, nil
+}
+
+// Put implements aggregator.Memory.
+func (m *volatile) Put(_ context.Context, key string, value []byte) error {
+	m.values.Store(key, value)
+	return nil
+}
+
+// Delete implements aggregator.Memory.
+func (m *volatile) Delete(_ context.Context, key string) error {
+	m.values.Delete(key)
+	return nil
 }
 
 // freeAddress gives the address, or one with a free port where it is taken.

@@ -167,7 +167,7 @@ async function load(address) {
   loading?.abort();
   loading = new AbortController();
   try {
-    const answer = await fetch(address, { signal: loading.signal });
+    const answer = await fetch(address, { signal: loading.signal, headers: { Accept: 'text/html' } });
     const next = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const nextMain = next.getElementById('main');
     if (!nextMain) { // an answer of something else on the way
@@ -342,5 +342,6 @@ if (moment) {
 
 for (const zone of document.querySelectorAll('input[name="zone"]')) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
+byId('bad')?.focus();
 writeTimes(document);
 connect();
