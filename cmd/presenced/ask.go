@@ -17,7 +17,8 @@ import (
 
 // A Server is the running service that a command asks.
 type Server struct {
-	URL string `default:"http://127.0.0.1:8080" help:"Address of the running service."`
+	URL   string `default:"http://127.0.0.1:8080" help:"Address of the running service."`
+	Token string `env:"PRESENCED_TOKEN" help:"API token, where one has to sign in. Take the environment: other users see a command line."`
 }
 
 // The longest answer that is read.
@@ -32,6 +33,9 @@ func (s *Server) get(ctx context.Context, path, accept string) ([]byte, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", accept)
+	if s.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+s.Token)
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("is presenced running at %s? %w", s.URL, err)
