@@ -86,6 +86,14 @@ func TestRequestsRefused(t *testing.T) {
 	if got := s.Status().Problems["requests for another host"]; got != 5 {
 		t.Errorf("%d requests counted, want 5", got)
 	}
+	proxied := DefaultConfig()
+	proxied.SignIn.URL = "https://presence.example.com"
+	behind := New(proxied, w, w, Parts{Past: w}, nil, quiet())
+	for host, code := range map[string]int{"presence.example.com": 200, "127.0.0.1:8080": 200, "evil.example": http.StatusMisdirectedRequest} {
+		if rec := get(t, behind, "/", "Host", host); rec.Code != code {
+			t.Errorf("behind a proxy, host %q: code %d, want %d", host, rec.Code, code)
+		}
+	}
 	wide := New(Config{Listen: "0.0.0.0:8080", Title: "x"}, w, w, Parts{Past: w}, nil, quiet())
 	if rec := get(t, wide, "/", "Host", "presence.example.com"); rec.Code != http.StatusOK {
 		t.Errorf("a site that is not on loopback refuses its name: %d", rec.Code)

@@ -17,8 +17,7 @@ func TestBrowserSignIn(t *testing.T) {
 		t.Skip("a browser takes seconds: run without -short")
 	}
 	w := town()
-	w.health = failing()
-	s := guardedFor(t, w, func(c *Config, _ *Parts) { c.SignIn.Required = "true" })
+	s := guardedFor(t, w, nil)
 	runSite(t, s, w)
 	b := startBrowser(t, s)
 	link, err := s.parts.SignIn.FirstLink()
@@ -26,7 +25,10 @@ func TestBrowserSignIn(t *testing.T) {
 	at, err := url.Parse(link)
 	must(t, err)
 
-	b.open("/sources") // which leads to the door
+	b.open("/")
+	b.until(`document.querySelectorAll('#side a').length === 2 && document.querySelector('#live')?.textContent.startsWith('live')`)
+	b.look("board-anyone-narrow", 390, 844, "light")
+	b.open("/me") // which leads to the door
 	b.until(`location.pathname === '/signin' && document.querySelector('#user') !== null`)
 	b.look("signin-light", 1440, 900, "light")
 	b.open(at.RequestURI())
@@ -95,11 +97,11 @@ func TestBrowserSignIn(t *testing.T) {
 	b.do(chromedp.Click(`button[name=clear]`))
 	b.until(`document.querySelector('#by-hand')?.textContent === 'Automatic now'`)
 
-	// Signing out elsewhere everywhere takes this page away.
-	b.open("/")
+	// Signing out elsewhere everywhere takes this page away, and leaves that of anyone.
+	b.open("/me")
 	b.until(`document.querySelector('#live')?.textContent.startsWith('live')`)
 	other.post("/me/sessions/end", url.Values{"id": {"all"}})
-	waitFor(t, "the page to go to the door", func() bool { return b.eval(`location.pathname`) == "/signin" })
+	b.until(`location.pathname === '/signin'`)
 	waitFor(t, "no stream to be left", func() bool { return s.streams.Load() == 0 })
 }
 

@@ -28,6 +28,7 @@ const (
 	countsEvery = time.Second // at most, and less often the more streams there are
 	maxStreams  = 1000        // in all
 	maxOwn      = 30          // of one account
+	maxAnyone   = 800         // of all who did not sign in, so that there is room for the others
 )
 
 // event writes one event; data may have any number of lines.
@@ -74,19 +75,20 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// enter takes the place of one more stream, of an account if there is one, until
-// leave is called; nil: there is none, and code is why.
+// enter takes the place of one more stream, of an account or, if that is empty, of
+// anyone, until leave is called; nil: there is none, and code is why.
 func (s *Site) enter(account string) (leave func(), code int) {
 	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
 		return nil, http.StatusServiceUnavailable
 	}
+	most := maxOwn
 	if account == "" {
-		return func() { s.streams.Add(-1) }, 0
+		most = maxAnyone
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[account] >= maxOwn {
+	if s.open[account] >= most {
 		s.streams.Add(-1)
 		return nil, http.StatusTooManyRequests
 	}

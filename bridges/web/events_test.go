@@ -361,6 +361,11 @@ func TestStreamsAreBounded(t *testing.T) {
 	if rec.Code != http.StatusServiceUnavailable || s.streams.Load() != maxStreams {
 		t.Errorf("code %d, %d streams", rec.Code, s.streams.Load())
 	}
+	s.streams.Store(maxAnyone)
+	s.open[""] = maxAnyone
+	if rec := get(t, s, "/events"); rec.Code != http.StatusTooManyRequests || s.streams.Load() != maxAnyone {
+		t.Errorf("anyone takes the place of who signs in: code %d, %d streams", rec.Code, s.streams.Load())
+	}
 }
 
 func TestRun(t *testing.T) {

@@ -21,7 +21,6 @@ type Access interface {
 	Setting(of presence.ID) (access.Setting, error)
 	Watchers(of presence.ID) []access.Watching
 	Pending(of presence.ID) []access.Pending
-	Explain(watcher presence.Subject, of presence.ID) access.Explanation
 
 	Set(ctx context.Context, by audit.Actor, rule access.Rule) error
 	Clear(ctx context.Context, by audit.Actor, of presence.ID, audience access.Audience) error

@@ -92,7 +92,7 @@ type Site struct {
 	problems    map[string]int
 	lastError   string
 	lastErrorAt time.Time
-	open        map[string]int // streams by account
+	open        map[string]int // streams by account; of anyone under the empty one
 }
 
 // New makes a Site for a configuration that has passed Check. It shows what gate

@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"strings"
 
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
@@ -17,13 +16,16 @@ type viewer struct {
 	all     bool             // sees everybody as they see themselves
 }
 
+// schemeAnyone is the scheme of who did not sign in, web:anyone.
+const schemeAnyone = "web"
+
 // viewer gives who looks. Somebody in the directory is the watcher of their mail
 // address, so that rules for a domain are for them too; who is not is named after the
 // account, and who did not sign in is web:anyone.
 func (s *Site) viewer(r *http.Request) viewer { return s.viewerOf(signin.From(r.Context())) }
 
 func (s *Site) viewerOf(who signin.Identity) viewer {
-	v := viewer{watcher: presence.Watcher{Subject: presence.Subject{Scheme: "web", Value: "anyone"}, Via: "web"}, all: who.May(signin.ReadAll)}
+	v := viewer{watcher: presence.Watcher{Subject: presence.Subject{Scheme: schemeAnyone, Value: "anyone"}, Via: "web"}, all: who.May(signin.ReadAll)}
 	if who.Account == "" {
 		return v
 	}
@@ -68,7 +70,7 @@ type gaze struct {
 // watches, and among who asks to where they have to. Who sees everybody asks nobody,
 // and who did not sign in is nobody that could be let in.
 func (s *Site) watch(v viewer, of presence.ID) (leave func()) {
-	if v.all || v.self == of || strings.HasPrefix(v.watcher.Subject.String(), "web:") {
+	if _, known := s.person(of); !known || v.all || v.self == of || v.watcher.Subject.Scheme == schemeAnyone {
 		return func() {}
 	}
 	g := gaze{v.watcher, of}
