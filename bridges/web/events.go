@@ -143,7 +143,7 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	defer beat.Stop()
 	counts := time.NewTimer(0) // runs while counts are owed
 	defer counts.Stop()
-	owed := true
+	owed, told := true, tally{all: -1}
 	for {
 		select {
 		case <-r.Context().Done():
@@ -153,8 +153,12 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 				return errOver
 			}
 		case <-changed:
-			if same, over = s.still(who); !same {
-				return errOver
+			select { // first, where both are to be heard
+			case <-over:
+				if same, over = s.still(who); !same {
+					return errOver
+				}
+			default:
 			}
 			rows, next, changed = s.feed.since(seq)
 			if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
@@ -170,8 +174,11 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 			if f.nobody || f.id != "" {
 				continue
 			}
-			html := s.looks.html("summary", summaryOf(s.feed.tally(&f, v, s.access), &f))
-			if err := out.send(event("counts", s.feed.cursorAt(seq), html)); err != nil {
+			was := told
+			if told = s.feed.tally(&f, v, s.access); told == was { // what changed is not for them
+				continue
+			}
+			if err := out.send(event("counts", s.feed.cursorAt(seq), s.looks.html("summary", summaryOf(told, &f)))); err != nil {
 				return err
 			}
 		case now := <-beat.C:
