@@ -20,6 +20,7 @@ type AccountCommand struct {
 	List     AccountListCommand     `cmd:"" help:"List the accounts, those of LDAP and OIDC as of their last sign-in."`
 	Add      AccountAddCommand      `cmd:"" help:"Make an account with a password, which is read from standard input."`
 	Role     AccountRoleCommand     `cmd:"" help:"Give an account another role; it counts at once."`
+	Person   AccountPersonCommand   `cmd:"" help:"Say who of the directory an account is; it counts at once."`
 	Password AccountPasswordCommand `cmd:"" help:"Give an account a new password, which is read from standard input; its sessions end."`
 	Remove   AccountRemoveCommand   `cmd:"" help:"Remove an account, with its sessions and tokens."`
 	Link     AccountLinkCommand     `cmd:"" help:"Print a link with which its bearer makes the first administrator, while there is none."`
@@ -82,6 +83,18 @@ type AccountRoleCommand struct {
 // Run implements the command.
 func (c *AccountRoleCommand) Run(ctx context.Context, term *Terminal) error {
 	return c.ask(ctx, term, "/accounts/role", accountChange{User: c.User, Role: c.Role})
+}
+
+// AccountPersonCommand says who somebody is.
+type AccountPersonCommand struct {
+	User   string `arg:"" help:"Name to sign in with."`
+	Person string `arg:"" optional:"" help:"Identifier of the person in the directory; without it nobody."`
+	Asked  `embed:""`
+}
+
+// Run implements the command.
+func (c *AccountPersonCommand) Run(ctx context.Context, term *Terminal) error {
+	return c.ask(ctx, term, "/accounts/person", accountChange{User: c.User, Person: presence.ID(c.Person)})
 }
 
 // AccountPasswordCommand gives a new password.

@@ -83,6 +83,8 @@ func TestAccounts(t *testing.T) {
 		{password, "an account of that name already", []string{"account", "add", "anna"}},
 		{"", "local:anna", []string{"account", "list"}},
 		{"", `"person":"alder"`, []string{"account", "list", "--format", "json"}},
+		{"", "account root is birch now", []string{"account", "person", "root", "birch"}},
+		{"", "nobody in the directory has", []string{"account", "person", "root", "zebra"}},
 		{"", "account anna is person now", []string{"account", "role", "anna", "person"}},
 		{"", "last administrator", []string{"account", "role", "root", "person"}},
 		{password + "!\n", "has a new password", []string{"account", "password", "anna"}},

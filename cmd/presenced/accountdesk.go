@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,7 +46,7 @@ type accountDone struct {
 // A doorkeeper administers accounts and tokens over the control socket.
 //
 //	GET  /accounts
-//	POST /accounts/VERB   an accountChange; add, role, password, remove, link
+//	POST /accounts/VERB   an accountChange; add, role, person, password, remove, link
 //	GET  /tokens
 //	POST /tokens/revoke   an accountChange
 //
@@ -129,6 +130,15 @@ func (d *doorkeeper) change(w http.ResponseWriter, r *http.Request) {
 
 // do makes a change and says what was done.
 func (d *doorkeeper) do(ctx context.Context, verb string, by signin.By, body *accountChange) (string, error) {
+	var subjects []presence.Subject
+	person := presence.Person{ID: "nobody in the directory"}
+	if body.Person != "" {
+		subjects = []presence.Subject{{Scheme: "id", Value: string(body.Person)}}
+		var known bool
+		if person, known = d.control.hub.Person(subjects[0]); !known {
+			return "", fmt.Errorf("%w: nobody in the directory has the identifier %.100q", errIncomplete, body.Person)
+		}
+	}
 	var role signin.Role
 	if verb == "add" || verb == "role" {
 		if err := role.UnmarshalText([]byte(body.Role)); err != nil {
@@ -137,18 +147,10 @@ func (d *doorkeeper) do(ctx context.Context, verb string, by signin.By, body *ac
 	}
 	switch verb {
 	case "add":
-		account := signin.NewAccount{User: body.User, Name: body.Name, Role: role, Password: body.Password}
-		if body.Person != "" {
-			subject := presence.Subject{Scheme: "id", Value: string(body.Person)}
-			p, ok := d.control.hub.Person(subject)
-			if !ok {
-				return "", fmt.Errorf("%w: nobody in the directory has the identifier %.100q", errIncomplete, body.Person)
-			}
-			if account.Subjects = append(account.Subjects, subject); account.Name == "" {
-				account.Name = p.Name
-			}
-		}
+		account := signin.NewAccount{User: body.User, Name: cmp.Or(body.Name, person.Name), Role: role, Password: body.Password, Subjects: subjects}
 		return "account " + body.User + " added: " + role.String(), d.desk.Add(ctx, by, account)
+	case "person":
+		return "account " + body.User + " is " + string(person.ID) + " now", d.desk.SetSubjects(ctx, by, body.User, subjects...)
 	case "role":
 		return "account " + body.User + " is " + role.String() + " now", d.desk.SetRole(ctx, by, body.User, role)
 	case "password":

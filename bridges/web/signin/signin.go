@@ -325,6 +325,19 @@ func (d *Desk) SetRole(ctx context.Context, by By, user string, role Role) error
 	})
 }
 
+// SetSubjects says what the directory may know the person of a local account by, the
+// best first; none: they are nobody there. ErrNoAccount.
+func (d *Desk) SetSubjects(ctx context.Context, by By, user string, subjects ...presence.Subject) error {
+	what := "account person removed"
+	if len(subjects) > 0 {
+		what = fmt.Sprintf("account person set to %.80s", subjects[0])
+	}
+	return d.change(ctx, by, user, what, func(a *Account) error {
+		a.Subjects = subjects
+		return nil
+	})
+}
+
 func (d *Desk) change(ctx context.Context, by By, user, what string, how func(*Account) error) error {
 	d.accounts.changing.Lock()
 	defer d.accounts.changing.Unlock()
