@@ -157,6 +157,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		g.Go(func() error { return others.follow(ctx, hub) })
 		g.Go(func() error { return manual.Hear(ctx) })
 		g.Go(func() error { return gate.Hear(ctx) })
+		g.Go(func() error { return hearAccounts(ctx, kept, door) })
 		g.Go(func() error { return administered.catalog.Hear(ctx, others.services) })
 		if written != nil {
 			g.Go(func() error { return others.remember(ctx, written) })

@@ -51,6 +51,19 @@ func (c *Config) frontDoor(deps signin.Deps) (shown *certificate.Source, desk *s
 	return shown, desk, err
 }
 
+// hearAccounts takes what other machines change of accounts, sessions and tokens, until
+// ctx ends.
+func hearAccounts(ctx context.Context, kept *store.Store, desk *signin.Desk) error {
+	if desk == nil {
+		return nil
+	}
+	accounts, err := kept.Bucket(ctx, "accounts")
+	if err != nil {
+		return err
+	}
+	return desk.Hear(ctx, accounts.Part("accounts"), accounts.Part("sessions"), accounts.Part("tokens"))
+}
+
 // runDesk runs a desk, again and again where the store cannot be read, until ctx ends.
 // tell gets the link for the first administrator while there is none.
 func runDesk(ctx context.Context, desk *signin.Desk, tell func(link string), log *slog.Logger) error {
