@@ -39,6 +39,7 @@ type Box struct {
 	turn    uint64 // of the next that waits
 	message uint64 // of the newest content
 	flying  int
+	dead    int
 
 	next    time.Time // of the next attempt, by the rate
 	pause   time.Time // until when the receiver is left alone
@@ -129,6 +130,7 @@ func (b *Box) Restore(r Record) {
 	e := &entry{id: r.Person, told: true}
 	if r.Dead != nil && len(r.Print) == len(print{}) {
 		e.standing, e.letter, e.print = dead, *r.Dead, print(r.Print)
+		b.dead++
 	}
 	b.entries[r.Person] = e
 }
@@ -154,9 +156,6 @@ func (b *Box) Set(id presence.ID, content []byte, now time.Time) {
 	case (e.standing == queued || e.standing == aloft) && p == e.print:
 		return
 	}
-	if e.standing == dead {
-		b.touched[id] = true
-	}
 	b.message++
 	e.content, e.print, e.message, e.since, e.tries = content, p, b.message, now, 0
 	switch e.standing {
@@ -175,6 +174,10 @@ func (b *Box) Set(id presence.ID, content []byte, now time.Time) {
 // queue has e wait until due, behind those that are due no later.
 func (b *Box) queue(e *entry, due time.Time) {
 	b.unqueue(e)
+	if e.standing == dead {
+		b.dead--
+		b.touched[e.id] = true
+	}
 	b.turn++
 	e.standing, e.due, e.turn = queued, due, b.turn
 	heap.Push(&b.waiting, e)
@@ -205,6 +208,7 @@ func (b *Box) forget(e *entry) {
 func (b *Box) bury(e *entry, why string, now time.Time) {
 	b.unqueue(e)
 	e.standing = dead
+	b.dead++
 	e.letter = Letter{Person: e.id, Since: e.since, At: now, Tries: e.tries, Why: why}
 	b.touched[e.id] = true
 }
@@ -321,7 +325,6 @@ func (b *Box) Retry(id presence.ID, now time.Time) int {
 		}
 		e.since, e.tries = now, 0
 		b.queue(e, now)
-		b.touched[e.id] = true
 		n++
 	}
 	b.stopped, b.pause = "", time.Time{}
@@ -381,8 +384,9 @@ func (b *Box) Record(id presence.ID) (Record, bool) {
 
 // A Standing is how the sending fares.
 type Standing struct {
-	Waiting int // people about whom there is something to say
-	Dead    int
+	Known   int       // people whom the receiver knows, or is to know
+	Waiting int       // of these, about whom there is something to say
+	Dead    int       // of these, who were given up
 	Failing string    // why the receiver is left alone; empty: it is not
 	Pause   time.Time // until when
 	Stopped string    // why nothing is sent any more
@@ -390,14 +394,9 @@ type Standing struct {
 
 // Standing gives how the sending fares.
 func (b *Box) Standing() Standing {
-	s := Standing{Waiting: len(b.waiting) + b.flying, Stopped: b.stopped}
+	s := Standing{Known: len(b.entries), Waiting: len(b.waiting) + b.flying, Dead: b.dead, Stopped: b.stopped}
 	if b.streak > 0 {
 		s.Failing, s.Pause = b.why, b.pause
-	}
-	for _, e := range b.entries {
-		if e.standing == dead {
-			s.Dead++
-		}
 	}
 	return s
 }

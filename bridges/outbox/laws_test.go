@@ -199,7 +199,7 @@ func (w *world) settle() {
 }
 
 func (w *world) check() {
-	if s := w.box.Standing(); s.Waiting+s.Dead > len(ids) || len(w.box.People()) > len(ids) || len(w.kept) > len(ids) {
+	if s := w.box.Standing(); s.Dead != len(w.box.Dead()) || s.Waiting+s.Dead > len(ids) || len(w.box.People()) > len(ids) || len(w.kept) > len(ids) {
 		w.t.Fatalf("more is held than there are people: %+v, %d kept", s, len(w.kept))
 	}
 	if due := w.box.Due(); !due.IsZero() && len(w.aloft) >= w.terms.InFlight {
