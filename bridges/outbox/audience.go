@@ -3,6 +3,7 @@ package outbox
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"presenced/aggregator/presence"
 	"presenced/internal/config"
@@ -65,6 +66,16 @@ func (a *Audience) Document(hub presence.Hub, s presence.State) []byte {
 	seen := presence.View(s, access)
 	d := NewDocument(p.Name, &seen)
 	return d.JSON()
+}
+
+// Withdraw takes back everybody in the box who left, is not in the list, or is not
+// shown any more, of whom no state may come.
+func (a *Audience) Withdraw(hub presence.Hub, b *Box, now time.Time) {
+	for _, id := range b.People() {
+		if !a.Has(hub, id) {
+			b.Set(id, nil, now)
+		}
+	}
 }
 
 // Has tells whether the person is there, in the list, and shown.

@@ -135,6 +135,15 @@ func (b *Box) Restore(r Record) {
 	b.entries[r.Person] = e
 }
 
+// Know says that the receiver may know of a person, as from before a restart.
+func (b *Box) Know(id presence.ID) {
+	if e := b.entries[id]; e != nil {
+		e.told = true
+		return
+	}
+	b.entries[id] = &entry{id: id, told: true}
+}
+
 // Set makes content the newest of a person; nil: the receiver is to know nothing of
 // them, which is said only where it may know something.
 func (b *Box) Set(id presence.ID, content []byte, now time.Time) {

@@ -103,22 +103,18 @@ func (h *Hook) run(ctx context.Context, hub presence.Hub) error {
 	defer cancel()
 	k := newKeeper(h.memory, func(err error) { h.problem("records not kept", err.Error()) })
 	workers.Go(func() { k.run(ctx) })
-	var states chan presence.State
-	unwatch := func() {}
-	defer func() { unwatch() }()
-	watch := func() { // on a channel of its own: nothing that an older one still holds may come after
-		unwatch()
-		var one context.Context
-		one, unwatch = context.WithCancel(ctx)
-		mine := make(chan presence.State)
-		states = mine
-		workers.Go(func() { pass(one, hub, mine) })
-		h.withdraw(hub, audience)
+	var feed outbox.Feed
+	defer feed.Close()
+	begin := func() {
+		feed.Begin(ctx, hub)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		audience.Withdraw(hub, h.box, time.Now())
 	}
 	results := make(chan verdict)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	watch()
+	begin()
 	for {
 		due := h.send(k, time.Now(), func(a outbox.Attempt) {
 			workers.Go(func() {
@@ -136,7 +132,7 @@ func (h *Hook) run(ctx context.Context, hub presence.Hub) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case st := <-states:
+		case st := <-feed.States:
 			content := audience.Document(hub, st)
 			h.mu.Lock()
 			h.heard = time.Now()
@@ -145,7 +141,7 @@ func (h *Hook) run(ctx context.Context, hub presence.Hub) error {
 		case v := <-results:
 			h.done(&v)
 		case <-h.again:
-			watch()
+			begin()
 		case <-h.wake:
 		case <-timer.C:
 		}
@@ -172,28 +168,6 @@ func (h *Hook) restore(kept map[string][]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.box, h.kept, h.heard, h.settled = box, gone, time.Now(), false
-}
-
-// pass gives the states of everybody, then changes.
-func pass(ctx context.Context, hub presence.Hub, states chan<- presence.State) {
-	for s := range hub.Watch(ctx) {
-		select {
-		case states <- s:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// withdraw takes back whom the receiver is not to know any more, of whom no state comes.
-func (h *Hook) withdraw(hub presence.Hub, audience *outbox.Audience) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, id := range h.box.People() {
-		if !audience.Has(hub, id) {
-			h.box.Set(id, nil, time.Now())
-		}
-	}
 }
 
 // send starts what may be sent now, has kept what changed, and says when there may

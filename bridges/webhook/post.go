@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +65,8 @@ type sender struct {
 	keys   [][]byte
 	run    string // stands in message ids, so that no two runs have the same
 	client *http.Client
+
+	transport *http.Transport
 }
 
 func newSender(cfg *Config, run string) (*sender, error) {
@@ -81,16 +85,38 @@ func newSender(cfg *Config, run string) (*sender, error) {
 	}
 	g := guard{allowed: allowed, plain: strings.HasPrefix(strings.ToLower(cfg.URL), "http:") && !cfg.AllowPlain}
 	dialer := &net.Dialer{Timeout: cfg.Timeout, Control: g.check}
-	return &sender{cfg: cfg, keys: keys, run: run, client: &http.Client{
-		Transport: &http.Transport{ // no proxy: the guard is to see where a connection leads
-			DialContext: dialer.DialContext, TLSClientConfig: settings, ForceAttemptHTTP2: true, DisableCompression: true,
-			MaxConnsPerHost: cfg.InFlight, MaxIdleConnsPerHost: cfg.InFlight, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswerHeader,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	t := &http.Transport{ // no proxy: the guard is to see where a connection leads
+		DialContext: dialer.DialContext, TLSClientConfig: settings, ForceAttemptHTTP2: true, DisableCompression: true,
+		MaxConnsPerHost: cfg.InFlight, MaxIdleConnsPerHost: cfg.InFlight, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswerHeader,
+	}
+	client := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &sender{cfg: cfg, keys: keys, run: run, client: client, transport: t}, nil
 }
 
 func (s *sender) close() { s.client.CloseIdleConnections() }
+
+// Try reads the key and connects to the receiver of cfg, without sending anything.
+func Try(ctx context.Context, cfg Config) error {
+	s, err := newSender(&cfg, "")
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return err // was checked
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	conn, err := s.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), u.Scheme)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if u.Scheme == "https" {
+		return tls.Client(conn, s.transport.TLSClientConfig).HandshakeContext(ctx)
+	}
+	return nil
+}
 
 // A verdict is what came of a request.
 type verdict struct {

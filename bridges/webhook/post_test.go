@@ -142,6 +142,13 @@ func TestServers(t *testing.T) {
 			}
 		}
 	}
+	for url, want := range map[string]string{plain.URL: "", secure.URL: "", "http://127.0.0.1:1": "refused", "https://169.254.169.254": "link-local"} {
+		cfg := testConfig(t, url+"/taken")
+		cfg.TLS.CAFile = ca
+		if err := Try(t.Context(), cfg); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("trial of %s: %v, want %q", url, err, want)
+		}
+	}
 	if got := r.holds(t); got["ann"] != "busy" || followed || !slices.Equal(r.ids, []string{"msg_run_7", "msg_run_7"}) {
 		t.Errorf("the receiver has %q by %q; followed: %v", got, r.ids, followed)
 	}
