@@ -46,6 +46,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/xmpp", nil},
 		{"presenced/bridges/outbox", nil},
 		{"presenced/bridges/webhook", []string{"presenced/bridges/outbox"}},
+		{"presenced/bridges/mqtt", []string{"presenced/bridges/outbox"}},
 		{"presenced/bridges/web", []string{
 			"presenced/aggregator", "presenced/aggregator/access", "presenced/aggregator/audit", "presenced/aggregator/directory", "presenced/aggregator/journal",
 			"presenced/aggregator/lease", "presenced/bridges/web/...",
