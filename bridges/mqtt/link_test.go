@@ -119,8 +119,14 @@ func TestHostileBroker(t *testing.T) {
 // FuzzPacket reads what a broker may send as the library does.
 func FuzzPacket(f *testing.F) {
 	for _, b := range [][]byte{
-		{0x20, 3, 0, 0, 0}, {0x20, 10, 0, 0, 7, 0x21, 0, 5, 0x27, 0, 0, 1, 0}, {0x30, 6, 0, 1, 'a', 0, 'x', 'y'}, {0x40, 2, 0, 1}, {0x90, 4, 0, 1, 0, 0},
-		{0xE0, 2, 0x81, 0}, {0xF0, 2, 0, 0}, {0x30, 0xFF, 0xFF, 0xFF, 0x7F},
+		{0x20, 3, 0, 0, 0},
+		{0x20, 10, 0, 0, 7, 0x21, 0, 5, 0x27, 0, 0, 1, 0},
+		{0x30, 6, 0, 1, 'a', 0, 'x', 'y'},
+		{0x40, 2, 0, 1},
+		{0x90, 4, 0, 1, 0, 0},
+		{0xE0, 2, 0x81, 0},
+		{0xF0, 2, 0, 0},
+		{0x30, 0xFF, 0xFF, 0xFF, 0x7F},
 	} {
 		f.Add(b)
 	}

@@ -27,8 +27,9 @@ const (
 	longestWait = 5 * time.Minute
 )
 
-// ErrNotRunning says that a hook has not started, or waits to be started again.
-var ErrNotRunning = errors.New("the webhook is not running; presenced status says why")
+// ErrNotRunning says that a hook has not started, waits to be started again, or runs on
+// another machine.
+var ErrNotRunning = errors.New("the webhook is not running here; presenced status says why")
 
 // A Hook tells one receiver. Its methods may be called from several goroutines, Run
 // from one at a time.

@@ -11,7 +11,9 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
+	"presenced/bridges/mqtt"
 	"presenced/bridges/sip"
+	"presenced/bridges/webhook"
 	"presenced/bridges/xmpp"
 )
 
@@ -68,6 +70,17 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 			reports, err := account(one, s, sample{staticRoster{people}}, term.Err)
 			stop()
 			judge("source "+s.Name(), err, fmt.Sprintf("answered for %d", len(reports)))
+		}
+		try := func(name string, f func(context.Context) error) {
+			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %s", c.Timeout))
+			defer stop()
+			judge("bridge "+name, f(one), "connected")
+		}
+		for _, w := range cfg.Webhooks { // nothing is sent: a receiver believes what it gets
+			try(w.Name, func(ctx context.Context) error { return webhook.Try(ctx, w) })
+		}
+		for _, m := range cfg.MQTT {
+			try(m.Name, func(ctx context.Context) error { return mqtt.Try(ctx, m) })
 		}
 		for _, b := range cfg.peers() {
 			one, stop := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not live within %s", c.Timeout))

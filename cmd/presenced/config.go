@@ -17,9 +17,11 @@ import (
 	"presenced/aggregator/presence"
 	"presenced/aggregator/services"
 	"presenced/aggregator/store"
+	"presenced/bridges/mqtt"
 	"presenced/bridges/sip"
 	"presenced/bridges/sip/lps"
 	"presenced/bridges/web"
+	"presenced/bridges/webhook"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
 	"presenced/exchange"
@@ -39,6 +41,8 @@ type Config struct {
 	SIP       []sip.Config      `yaml:"sip" doc:"SIP presence servers to publish to."`
 	LPS       []lps.Config      `yaml:"lps" doc:"Local Presence Services: SIP endpoints publish here, and SIP watchers subscribe here."`
 	XMPP      []xmpp.Config     `yaml:"xmpp" doc:"XMPP servers to serve as a component."`
+	Webhooks  []webhook.Config  `yaml:"webhooks" doc:"Programs to tell of each change by a signed POST."`
+	MQTT      []mqtt.Config     `yaml:"mqtt" doc:"MQTT 5 brokers to publish to, and Home Assistant through them."`
 	Web       web.Config        `yaml:"web" doc:"The page."`
 	History   HistoryConfig     `yaml:"history" doc:"What is remembered of the past."`
 	Control   ControlConfig     `yaml:"control" doc:"The socket for the command line."`
@@ -113,6 +117,12 @@ func (c *Config) Check() []config.Problem {
 	}
 	for i := range c.XMPP {
 		list("xmpp", i, c.XMPP[i].Name, c.XMPP[i].Check())
+	}
+	for i := range c.Webhooks {
+		list("webhooks", i, c.Webhooks[i].Name, c.Webhooks[i].Check())
+	}
+	for i := range c.MQTT {
+		list("mqtt", i, c.MQTT[i].Name, c.MQTT[i].Check())
 	}
 	return ps
 }

@@ -46,6 +46,7 @@ type commands struct {
 	Config  ConfigCommand  `cmd:"" help:"About the configuration."`
 	Policy  PolicyCommand  `cmd:"" help:"About the policy."`
 	Service ServiceCommand `cmd:"" help:"About the presence services: the servers that presence is published to."`
+	Webhook WebhookCommand `cmd:"" help:"About what receivers of webhooks did not take."`
 	Version VersionCommand `cmd:"" help:"Print the version."`
 }
 

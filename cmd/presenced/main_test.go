@@ -20,9 +20,11 @@ import (
 	"presenced/aes"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
+	"presenced/bridges/mqtt"
 	"presenced/bridges/sip"
 	"presenced/bridges/sip/lps"
 	"presenced/bridges/web"
+	"presenced/bridges/webhook"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
 	"presenced/exchange"
@@ -203,7 +205,7 @@ web:
 // that stand in their tags, which a configuration file gets.
 func TestDefaultsAgree(t *testing.T) {
 	var c lenient
-	if err := config.Parse("x", []byte("{aes: [{}], exchange: [{}], domino: [{}], sip: [{}], lps: [{}], xmpp: [{}]}"), &c); err != nil {
+	if err := config.Parse("x", []byte("{aes: [{}], exchange: [{}], domino: [{}], sip: [{}], lps: [{}], xmpp: [{}], webhooks: [{}], mqtt: [{}]}"), &c); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []struct{ code, tags any }{
@@ -213,6 +215,8 @@ func TestDefaultsAgree(t *testing.T) {
 		{sip.DefaultConfig(), c.SIP[0]},
 		{lps.DefaultConfig(), c.LPS[0]},
 		{xmpp.DefaultConfig(), c.XMPP[0]},
+		{webhook.DefaultConfig(), c.Webhooks[0]},
+		{mqtt.DefaultConfig(), c.MQTT[0]},
 		{web.DefaultConfig(), c.Web},
 		{store.DefaultConfig(), c.Store},
 		{presence.DefaultSetting(), c.Policy},
@@ -231,6 +235,8 @@ type lenient struct {
 	SIP      []sip.Config      `yaml:"sip"`
 	LPS      []lps.Config      `yaml:"lps"`
 	XMPP     []xmpp.Config     `yaml:"xmpp"`
+	Webhooks []webhook.Config  `yaml:"webhooks"`
+	MQTT     []mqtt.Config     `yaml:"mqtt"`
 	Web      web.Config        `yaml:"web"`
 	Store    store.Config      `yaml:"store"`
 	Policy   presence.Setting  `yaml:"policy"`

@@ -122,6 +122,11 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	cfg.addBridges(supervisor, subscriptions, others.machine(), hub, people, gate, log)
+	told, err := kept.Bucket(ctx, "webhooks")
+	if err != nil {
+		return err
+	}
+	receivers := addReceivers(supervisor, cfg, told, gate, log)
 	administered, err := newServices(ctx, cfg, kept, hub, gate, trail, supervisor, log)
 	if err != nil {
 		return err
@@ -135,7 +140,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	hand := &byHand{manual, hub, trail}
 	if cfg.Control.Socket != "" {
 		socket := newControl(cfg.Control.Socket, hand, past, hub, log.With("bridge", "control"))
-		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, &doorkeeper{door, socket}, administered}
+		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, &doorkeeper{door, socket}, administered, &webhookDesk{receivers.hooks, trail, socket}}
 		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
@@ -194,6 +199,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 			hub.SetDirectory(d, time.Now())
 			gate.Follow()
 			administered.review()
+			receivers.review()
 		})
 	})
 	g.Go(func() error { return notifySystemd(ctx, supervisor) })
