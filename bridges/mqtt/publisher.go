@@ -261,15 +261,13 @@ func (p *Publisher) Status() presence.Status {
 	}
 	b := p.box.Standing()
 	p.settled = p.settled || b.Waiting == 0 && time.Since(p.heard) >= settleTime
-	switch refused := p.problems["messages refused"]; {
-	case p.settled && b.Waiting+b.Dead == 0:
-		s.Phase, s.Detail = presence.PhaseLive, fmt.Sprintf("%s retains %d people", address, b.Known)
-	case refused > 0:
-		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s does not take everything; %d of %d people wait", address, b.Waiting+b.Dead, b.Known)
-	case p.settled:
-		s.Phase, s.Detail = presence.PhaseLive, fmt.Sprintf("%s retains %d people", address, b.Known)
-	default:
+	switch {
+	case b.Refused+b.Dead > 0:
+		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s refuses what is about %d of %d people", address, b.Refused+b.Dead, b.Known)
+	case !p.settled:
 		s.Phase, s.Detail, s.Done, s.Total = presence.PhaseSyncing, "publishing everybody to "+address, b.Known-b.Waiting, b.Known
+	default:
+		s.Phase, s.Detail = presence.PhaseLive, fmt.Sprintf("%s retains %d people", address, b.Known)
 	}
 	return s
 }

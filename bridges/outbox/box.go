@@ -40,6 +40,7 @@ type Box struct {
 	message uint64 // of the newest content
 	flying  int
 	dead    int
+	refused int // of those that wait
 
 	next    time.Time // of the next attempt, by the rate
 	pause   time.Time // until when the receiver is left alone
@@ -69,6 +70,7 @@ type entry struct {
 	message  uint64
 	since    time.Time // when the newest became so
 	tries    int       // of the newest
+	refused  bool      // and waits for another attempt
 	due      time.Time
 	turn     uint64
 	index    int // in the heap
@@ -196,6 +198,10 @@ func (b *Box) unqueue(e *entry) {
 	if e.standing == queued {
 		heap.Remove(&b.waiting, e.index)
 	}
+	if e.refused {
+		e.refused = false
+		b.refused--
+	}
 }
 
 // settle notes that the receiver has the newest of e.
@@ -251,7 +257,8 @@ func (b *Box) Next(now time.Time) (Attempt, bool) {
 	if due := b.Due(); due.IsZero() || due.After(now) {
 		return Attempt{}, false
 	}
-	e := heap.Pop(&b.waiting).(*entry)
+	e := b.waiting[0]
+	b.unqueue(e)
 	b.flying++
 	b.next = now.Add(time.Second / time.Duration(b.terms.Rate))
 	e.standing, e.sure = aloft, false
@@ -292,6 +299,8 @@ func (b *Box) Done(a Attempt, o Outcome, after time.Duration, why string, now ti
 			b.bury(e, why, now)
 		default:
 			b.queue(e, now.Add(max(after, b.wait(e.tries))))
+			e.refused = true
+			b.refused++
 		}
 		return
 	case Failed:
@@ -305,9 +314,11 @@ func (b *Box) Done(a Attempt, o Outcome, after time.Duration, why string, now ti
 		}
 	}
 	b.queue(e, now)
-	for _, w := range slices.Clone(b.waiting) {
-		if o == Failed && now.Sub(w.since) >= b.terms.GiveUp {
-			b.bury(w, why, now)
+	if o == Failed {
+		for _, w := range slices.Clone(b.waiting) {
+			if now.Sub(w.since) >= b.terms.GiveUp {
+				b.bury(w, why, now)
+			}
 		}
 	}
 }
@@ -394,8 +405,9 @@ func (b *Box) Record(id presence.ID) (Record, bool) {
 // A Standing is how the sending fares.
 type Standing struct {
 	Known   int       // people whom the receiver knows, or is to know
-	Waiting int       // of these, about whom there is something to say
-	Dead    int       // of these, who were given up
+	Waiting int       // people about whom there is something to say
+	Refused int       // people who wait because the receiver does not take what is about them
+	Dead    int       // people who were given up
 	Failing string    // why the receiver is left alone; empty: it is not
 	Pause   time.Time // until when
 	Stopped string    // why nothing is sent any more
@@ -403,7 +415,7 @@ type Standing struct {
 
 // Standing gives how the sending fares.
 func (b *Box) Standing() Standing {
-	s := Standing{Known: len(b.entries), Waiting: len(b.waiting) + b.flying, Dead: b.dead, Stopped: b.stopped}
+	s := Standing{Known: len(b.entries), Waiting: len(b.waiting) + b.flying, Refused: b.refused, Dead: b.dead, Stopped: b.stopped}
 	if b.streak > 0 {
 		s.Failing, s.Pause = b.why, b.pause
 	}

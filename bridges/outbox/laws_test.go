@@ -171,6 +171,9 @@ func TestNewestArrives(t *testing.T) {
 		if !maps.Equal(w.has, w.newest) {
 			t.Fatalf("after all was tried again the receiver has %q; %q holds", w.has, w.newest)
 		}
+		if s := w.box.Standing(); s.Refused+s.Dead+s.Waiting != 0 {
+			t.Fatalf("everything was accepted: %+v", s)
+		}
 		if rest := w.box.People(); len(rest) != len(w.newest) {
 			t.Fatalf("the box holds %q; only %q are there", rest, w.newest)
 		}
@@ -199,7 +202,7 @@ func (w *world) settle() {
 }
 
 func (w *world) check() {
-	if s := w.box.Standing(); s.Dead != len(w.box.Dead()) || s.Waiting+s.Dead > len(ids) || len(w.box.People()) > len(ids) || len(w.kept) > len(ids) {
+	if s := w.box.Standing(); s.Dead != len(w.box.Dead()) || s.Refused > s.Waiting || s.Waiting+s.Dead > len(ids) || len(w.box.People()) > len(ids) || len(w.kept) > len(ids) {
 		w.t.Fatalf("more is held than there are people: %+v, %d kept", s, len(w.kept))
 	}
 	if due := w.box.Due(); !due.IsZero() && len(w.aloft) >= w.terms.InFlight {

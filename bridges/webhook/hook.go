@@ -256,12 +256,13 @@ func (h *Hook) Status() presence.Status {
 		s.Phase, s.Detail = presence.PhaseDisabled, fmt.Sprintf("%s; presenced webhook retry %s tries again", b.Stopped, h.cfg.Name)
 	case b.Failing != "":
 		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s: %s; %d people wait, next attempt at %s", host, b.Failing, b.Waiting, b.Pause.Format(time.TimeOnly))
+	case b.Refused+b.Dead > 0:
+		s.Phase = presence.PhaseDegraded
+		s.Detail = fmt.Sprintf("%s refuses what is about %d of %d people; %d given up, presenced webhook dead %s names them", host, b.Refused+b.Dead, b.Known, b.Dead, h.cfg.Name)
 	case !h.settled:
 		s.Phase, s.Detail = presence.PhaseSyncing, "telling "+host+" of everybody"
 		s.Total = b.Known
 		s.Done = b.Known - b.Waiting
-	case b.Dead > 0:
-		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s: given up on %d of %d people; presenced webhook dead %s names them", host, b.Dead, b.Known, h.cfg.Name)
 	default:
 		s.Phase, s.Detail = presence.PhaseLive, fmt.Sprintf("%s was told of %d people", host, b.Known)
 	}

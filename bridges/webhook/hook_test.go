@@ -210,7 +210,7 @@ func TestLetters(t *testing.T) {
 		if err != nil || len(dead) != 1 || dead[0].Person != "ann" || dead[0].Why != "the receiver answers 422 Unprocessable Entity" || dead[0].Tries < 5 {
 			t.Errorf("%+v, %v", dead, err)
 		}
-		if s := h.Status(); s.Phase != presence.PhaseDegraded || !strings.Contains(s.Detail, "given up on 1 of 2 people") {
+		if s := h.Status(); s.Phase != presence.PhaseDegraded || !strings.Contains(s.Detail, "refuses what is about 1 of 2 people; 1 given up") {
 			t.Errorf("%+v", s)
 		}
 		r.answers(nil)
