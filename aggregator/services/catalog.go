@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -54,6 +56,7 @@ type Edit struct {
 	ID       string
 	Service  *Service // nil: it is deleted
 	Revision uint64
+	Plan     string // of the Outcome that was agreed to; empty: the edit is made whatever it does
 }
 
 // An Order is edits that are to be made together.
@@ -71,6 +74,7 @@ type Outcome struct {
 	Revision uint64 `json:"revision,omitempty"`
 	Change   Change `json:"change"`
 	Excess   string `json:"excess,omitempty"` // why it needs to be forced
+	Plan     string `json:"plan"`             // names all of what the edit does: another form, revision or directory gives another name
 }
 
 // What an Outcome does.
@@ -90,6 +94,24 @@ var (
 	ErrExcess   = errors.New("nothing has changed, because too many people would be removed")
 	ErrNotKept  = errors.New("the store did not keep the change")
 )
+
+// An Unfit is the ErrUnfit of a service with its problems, by key.
+type Unfit struct {
+	ID       string
+	Problems []config.Problem
+}
+
+// Error names every problem.
+func (u *Unfit) Error() string {
+	lines := make([]string, 0, len(u.Problems))
+	for _, p := range u.Problems {
+		lines = append(lines, p.Path+": "+p.Text)
+	}
+	return fmt.Sprintf("%.70s %v: %s", u.ID, ErrUnfit, strings.Join(lines, "; "))
+}
+
+// Is makes it an ErrUnfit.
+func (*Unfit) Is(target error) bool { return target == ErrUnfit }
 
 // Terms is what a Catalog needs of the world around it.
 type Terms struct {
@@ -327,8 +349,8 @@ func (c *Catalog) Watch(ctx context.Context) iter.Seq[[]Record] {
 
 // Apply makes the edits of an order, or tells what they would do. All of them are
 // checked before anything is changed: ErrNone, ErrFixed, ErrUnfit, ErrConflict
-// where a revision is not the newest one, and ErrExcess where too many people would
-// be removed. Then each is written down in the audit trail, and made. It returns
+// where a revision is not the newest one or an edit does not do what was agreed to,
+// and ErrExcess where too many people would be removed. Then each is written down in the audit trail, and made. It returns
 // when all are durable, within ten seconds. Where an edit is not kept (ErrNotKept),
 // the outcomes are those of the edits before it, which stand.
 func (c *Catalog) Apply(ctx context.Context, o Order) ([]Outcome, error) {
@@ -406,9 +428,23 @@ func (c *Catalog) plan(o *Order) ([]Outcome, error) {
 			out.Revision = e.Revision
 			out.Excess = out.Change.Excess(before.MaxRemoved)
 		}
+		if out.Plan = e.plan(&out.Change); e.Plan != "" && e.Plan != out.Plan {
+			wrong = append(wrong, fmt.Errorf("%s was %w: the edit would not do what it would have done when it was agreed to; look at it again", e.ID, ErrConflict))
+		}
 		outcomes = append(outcomes, out)
 	}
 	return outcomes, errors.Join(wrong...)
+}
+
+// plan names the form, the revision and what becomes of people.
+func (e *Edit) plan(c *Change) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %d ", e.ID, e.Revision)
+	if e.Service != nil {
+		sum.Write(Format(*e.Service))
+	}
+	fmt.Fprintf(sum, " %d %d %q %q %q", c.Before, c.After, c.Added, c.Removed, c.Changed)
+	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
 // before gives the service that e changes, nil if there is none, and checks that e
@@ -439,7 +475,7 @@ func (c *Catalog) before(e *Edit) (*Service, error) {
 	return &r.Service, nil
 }
 
-// check gives an ErrUnfit with every problem of a service.
+// check gives an Unfit with every problem of a service.
 func (c *Catalog) check(s *Service) error {
 	ps := s.Check()
 	if taken := c.terms.Taken[s.ID]; taken != "" {
@@ -451,11 +487,7 @@ func (c *Catalog) check(s *Service) error {
 	if len(ps) == 0 {
 		return nil
 	}
-	var lines []string
-	for _, p := range ps {
-		lines = append(lines, p.Path+": "+p.Text)
-	}
-	return fmt.Errorf("%.70s %w: %s", s.ID, ErrUnfit, strings.Join(lines, "; "))
+	return &Unfit{s.ID, ps}
 }
 
 // make makes one edit that was planned.

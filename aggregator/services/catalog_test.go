@@ -113,8 +113,19 @@ func TestCatalog(t *testing.T) {
 	if _, err := c.Apply(t.Context(), order(edit)); !errors.Is(err, services.ErrExcess) || !strings.Contains(err.Error(), "3 of 4 people would be removed, more than max_removed (20 percent) allows; --force") {
 		t.Errorf("too many removed: %v", err)
 	}
+	dry = order(edit)
+	dry.DryRun = true
+	would, err := c.Apply(t.Context(), dry)
+	if err != nil || would[0].Plan == "" || would[0].Plan == out[0].Plan {
+		t.Fatalf("%+v %v", would, err)
+	}
 	forced := order(edit)
 	forced.Force = true
+	forced.Edits[0].Plan = out[0].Plan
+	if _, err := c.Apply(t.Context(), forced); !errors.Is(err, services.ErrConflict) || !strings.Contains(err.Error(), "look at it again") {
+		t.Errorf("another plan was agreed to: %v", err)
+	}
+	forced.Edits[0].Plan = would[0].Plan
 	if out, err = c.Apply(t.Context(), forced); err != nil || out[0].Revision <= revision {
 		t.Fatalf("%+v %v", out, err)
 	}
@@ -176,6 +187,10 @@ func TestAllOrNothing(t *testing.T) {
 		return services.Edit{ID: id, Service: &s}
 	}
 	good := make("good")
+	var unfit *services.Unfit
+	if _, err := c.Apply(t.Context(), order(make("bad", "rate=-1", "body=x"))); !errors.As(err, &unfit) || unfit.ID != "bad" || len(unfit.Problems) != 2 {
+		t.Errorf("%v", err)
+	}
 	renamed := make("other")
 	renamed.ID = "good2"
 	for _, c2 := range []struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,7 +86,11 @@ func Set(s *Service, changes []string) (Service, error) {
 		if !ok || key == "" {
 			return Service{}, fmt.Errorf("%.100q is not as key=value", c)
 		}
-		put(&t, strings.Split(key, "."), value)
+		if key == "users" {
+			put(&t, key, strings.FieldsFunc(value, func(r rune) bool { return r == ',' }))
+			continue
+		}
+		put(&t, key, value)
 	}
 	changed, err := Parse("--set", encode(t))
 	if wrong, ok := errors.AsType[*config.Error](err); ok {
@@ -96,27 +101,103 @@ func Set(s *Service, changes []string) (Service, error) {
 	return changed, err
 }
 
-func put(t *yaml.MapSlice, path []string, value string) {
-	at := -1
-	for i := range *t {
-		if (*t)[i].Key == path[0] {
-			at = i
+// A Field is a key of a service, for forms.
+type Field struct {
+	Key   string // in the words of the file, such as secondary.host
+	Doc   string // what it is for, in a sentence
+	Value string // a duration in seconds, a list with one entry a line
+}
+
+// Fields gives every key of s, in the order of the file.
+func Fields(s *Service) []Field {
+	var all []Field
+	walk(reflect.ValueOf(s).Elem(), "", func(key string, f reflect.StructField, v reflect.Value) {
+		text := fmt.Sprint(v.Interface())
+		switch v.Interface().(type) {
+		case time.Duration:
+			text = strconv.FormatFloat(time.Duration(v.Int()).Seconds(), 'f', -1, 64)
+		case []string:
+			text = strings.Join(s.Users, "\n")
+		}
+		all = append(all, Field{key, f.Tag.Get("doc"), text})
+	})
+	return all
+}
+
+// walk calls do for every key below v.
+func walk(v reflect.Value, path string, do func(key string, f reflect.StructField, v reflect.Value)) {
+	for f, field := range v.Fields() {
+		key := path + f.Tag.Get("yaml")
+		if field.Kind() == reflect.Struct {
+			walk(field, key+".", do)
+			continue
+		}
+		do(key, f, field)
+	}
+}
+
+// Fill gives s, or a new service where it is nil, with the values of a form, by the
+// keys of Fields and in the same words; a duration may also be as in the file. A key
+// that the form does not have stays as it is, one that is no key is not looked at.
+// Every problem is given, by its key; what the problem is about may not be filled in.
+func Fill(s *Service, form map[string][]string) (Service, []config.Problem) {
+	t := yaml.MapSlice{}
+	if s != nil {
+		t = tree(reflect.ValueOf(*s))
+	}
+	var ps []config.Problem
+	walk(reflect.ValueOf(Service{}), "", func(key string, f reflect.StructField, _ reflect.Value) {
+		values, there := form[key]
+		if !there || len(values) == 0 {
+			return
+		}
+		text, list := strings.TrimSpace(values[0]), []string{}
+		if f.Type == reflect.TypeFor[[]string]() {
+			for line := range strings.Lines(text) {
+				if line = strings.TrimSpace(line); line != "" {
+					list = append(list, line)
+				}
+			}
+			text = strings.Join(list, " ")
+		}
+		if !plain(text, maxForm) {
+			ps = append(ps, config.Wrong(key, "has control characters, or more than %d bytes", maxForm))
+			return
+		}
+		switch {
+		case f.Type == reflect.TypeFor[[]string]():
+			put(&t, key, list)
+		case f.Type == reflect.TypeFor[time.Duration]() && text != "" && strings.Trim(text, "0123456789") == "":
+			put(&t, key, text+"s")
+		default:
+			put(&t, key, text)
+		}
+	})
+	filled, err := Parse("form", encode(t))
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		for _, w := range wrong.Wrong {
+			if !slices.ContainsFunc(ps, func(p config.Problem) bool { return p.Path == w.Path }) {
+				ps = append(ps, w.Problem)
+			}
 		}
 	}
+	return filled, ps
+}
+
+// put sets a key, as tls.server_name, to a value.
+func put(t *yaml.MapSlice, key string, value any) {
+	key, rest, deeper := strings.Cut(key, ".")
+	at := slices.IndexFunc(*t, func(item yaml.MapItem) bool { return item.Key == key })
 	if at < 0 {
 		at = len(*t)
-		*t = append(*t, yaml.MapItem{Key: path[0]})
+		*t = append(*t, yaml.MapItem{Key: key})
 	}
-	if len(path) > 1 {
+	if deeper {
 		below, _ := (*t)[at].Value.(yaml.MapSlice)
-		put(&below, path[1:], value)
-		(*t)[at].Value = below
-		return
+		put(&below, rest, value)
+		value = below
 	}
 	(*t)[at].Value = value
-	if path[0] == "users" {
-		(*t)[at].Value = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
-	}
 }
 
 // tree gives the keys of a struct in their order: those that are set or have a default.

@@ -64,7 +64,7 @@ func entities(s *Service, people []presence.Person) map[presence.ID]string {
 	covers := s.Covers()
 	for i := range people {
 		if p := &people[i]; covers(p) {
-			if entity := s.entity(p); entity != "" {
+			if entity := s.EntityOf(p); entity != "" {
 				out[p.ID] = entity
 			}
 		}
@@ -72,8 +72,21 @@ func entities(s *Service, people []presence.Person) map[presence.ID]string {
 	return out
 }
 
-// entity gives the address of a person; empty: a subject is missing.
-func (s *Service) entity(p *presence.Person) string {
+// Count gives how many of people are published.
+func (s *Service) Count(people []presence.Person) int {
+	n, covers, schemes := 0, s.Covers(), placeholder.FindAllString(s.Entity, -1)
+	for i := range people {
+		p := &people[i]
+		if covers(p) && !slices.ContainsFunc(schemes, func(name string) bool { return p.Address(strings.Trim(name, "{}")) == "" }) {
+			n++
+		}
+	}
+	return n
+}
+
+// EntityOf gives the address under which a person is published; empty: they are not,
+// because a subject is missing. Whether the user list names them is not looked at.
+func (s *Service) EntityOf(p *presence.Person) string {
 	missing := false
 	entity := placeholder.ReplaceAllStringFunc(s.Entity, func(name string) string {
 		value := p.Address(strings.Trim(name, "{}"))

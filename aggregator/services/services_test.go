@@ -12,6 +12,7 @@ import (
 
 	"presenced/aggregator/presence"
 	"presenced/aggregator/services"
+	"presenced/internal/trust"
 )
 
 const hq = `services:
@@ -152,6 +153,63 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// A form that is filled with the fields of a service gives that service.
+func TestFillLaw(t *testing.T) {
+	text := rapid.StringOfN(rapid.RuneFrom([]rune("ab9 :#'\"{}[]&*!|>%@`~-,")), 0, 12, 30)
+	rapid.Check(t, func(t *rapid.T) {
+		s := services.Service{
+			ID: "hq", Primary: services.Server{Host: "p1.example.com", Port: 5060}, TLS: trust.Config{MinVersion: "1.2"}, SubscribeInterval: time.Minute,
+			Entity: "sip:{tel}@example.com", PasswordFile: "/run/secret", MaxRemoved: 20, Body: "rich", BusyBasic: "open", OutOfOffice: "closed",
+		}
+		s.Primary.Name, s.User = strings.TrimSpace(text.Draw(t, "name")), strings.TrimSpace(text.Draw(t, "user"))
+		s.Users = rapid.SliceOfDistinct(rapid.StringN(1, 20, 60), rapid.ID[string]).Draw(t, "users")
+		s.PublishInterval = time.Duration(rapid.IntRange(30, 3600).Draw(t, "interval")) * time.Second
+		s.Transport = rapid.SampledFrom([]string{"udp", "tcp", "tls", "auto"}).Draw(t, "transport")
+		s.Microsoft = rapid.Bool().Draw(t, "microsoft")
+		if len(s.Check()) > 0 {
+			return
+		}
+		form := map[string][]string{}
+		for _, f := range services.Fields(&s) {
+			form[f.Key] = []string{f.Value}
+		}
+		again, ps := services.Fill(nil, form)
+		if d := cmp.Diff(s, again); len(ps) > 0 || d != "" && len(s.Users) > 0 {
+			t.Errorf("%v\n%s", ps, d)
+		}
+	})
+}
+
+func TestFill(t *testing.T) {
+	s := parsed(t, hq)
+	filled, ps := services.Fill(&s, map[string][]string{
+		"secondary.host": {" b.example.com "}, "publish_interval": {"90"}, "subscribe_interval": {"2m"}, "users": {"ann\r\n\r\n bob \r\n"}, "do": {"preview"}, "rate": nil,
+	})
+	want := s
+	want.Secondary.Host, want.PublishInterval, want.SubscribeInterval, want.Users = "b.example.com", 90*time.Second, 2*time.Minute, []string{"ann", "bob"}
+	if d := cmp.Diff(want, filled); d != "" || len(ps) > 0 {
+		t.Errorf("%v\n%s", ps, d)
+	}
+	for _, c := range []struct{ key, value, want string }{
+		{"primary.port", "many", `"many" is no whole number`},
+		{"primary.port", "", `"" is no whole number`},
+		{"primary.name", "a\nb", "has control characters, or more than"},
+		{"primary.name", "\xff", "has control characters, or more than"},
+		{"entity", strings.Repeat("x", 600<<10), "has control characters, or more than"},
+		{"publish_interval", "99999999999999999999", "is no duration"},
+		{"display_name", "perhaps", "neither true nor false"},
+		{"primary.host", "[x", "neither a fully qualified name nor"},
+	} {
+		_, ps := services.Fill(&s, map[string][]string{c.key: {c.value}})
+		if len(ps) != 1 || ps[0].Path != c.key || !strings.Contains(ps[0].Text, c.want) {
+			t.Errorf("%s=%.20q: %.200v", c.key, c.value, ps)
+		}
+	}
+	if _, ps := services.Fill(&s, map[string][]string{"users": {"ann\nann\neveryone"}}); len(ps) != 2 || ps[0].Path != "users[1]" {
+		t.Errorf("%v", ps)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(hq))
 	f.Add([]byte("services: [{id: a, users: [x]}]"))
@@ -214,6 +272,9 @@ func TestPlanLaws(t *testing.T) {
 		got := published(before)
 		if len(got) != c.Before {
 			t.Fatalf("%d before, published are %d", c.Before, len(got))
+		}
+		if after != nil && after.Count(people) != c.After {
+			t.Fatalf("%d are published after, counted are %d", c.After, after.Count(people))
 		}
 		seen := map[presence.ID]bool{}
 		for _, id := range slices.Concat(c.Added, c.Removed, c.Changed) {
