@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -180,7 +181,7 @@ func (s *Site) readForm(w http.ResponseWriter, r *http.Request) bool {
 // actor is who makes the request, for the audit trail.
 func (s *Site) actor(r *http.Request) audit.Actor {
 	if s.parts.SignIn == nil {
-		return audit.Actor{Who: "nobody", From: "page"}
+		return audit.Actor{Who: cmp.Or(signin.From(r.Context()).Account, "nobody"), From: "page"}
 	}
 	by := s.parts.SignIn.By(r)
 	return audit.Actor{Who: by.Who, From: by.From}

@@ -131,6 +131,7 @@ func TestScopesOfRoutes(t *testing.T) {
 		"/": "read:states", "/people/21042": "read:states", "/events": "read:states", "/api/people": "read:states", "/api/people/21042": "read:states",
 		"/api/people/21042/explain": "read:states", "/api/people/21042/history": "read:states", "/api/": "read:states",
 		"/sources": "read:health", "/api/health": "read:health", "/metrics": "read:health", "/me": "write:own",
+		"/services": "read:health", "/services/presence/21042": "read:health", "/services/add": "admin:services", "/services/presence/21042/delete": "admin:services",
 	}
 	for _, path := range slices.Concat(patterns(t, ".", http.MethodGet), patterns(t, "signin", http.MethodGet)) {
 		if slices.Contains(open, path) || strings.HasPrefix(path, "/signin/oidc") {

@@ -29,7 +29,7 @@ type looks struct {
 func newLooks() *looks {
 	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html", "templates/byhand.html", "templates/watchers.html"))
 	l := &looks{pages: map[string]*template.Template{"": shared}}
-	for _, name := range []string{"board", "person", "me", "sources", "missing"} {
+	for _, name := range []string{"board", "person", "me", "services", "services-edit", "services-delete", "sources", "missing"} {
 		page := template.Must(shared.Clone())
 		l.pages[name] = template.Must(page.ParseFS(templates, "templates/"+name+".html"))
 	}
@@ -91,7 +91,7 @@ type place struct {
 	Under      string // the branch that it stands on, such as Services; empty: none
 	Href       string
 	Icon, Text string
-	Page       string            // the template where it is the current one
+	Page       string            // the template where it is the current one, as it is where the name of another begins with it and a hyphen
 	Needs      signin.Permission // to see it; 0: somebody who signed in
 	Count      func() int        // shown beside it; nil: nothing
 }
@@ -129,7 +129,7 @@ func (s *Site) sections(who signin.Identity, name string) []section {
 		if len(all) == 0 || all[len(all)-1].Title != p.Section {
 			all = append(all, section{Title: p.Section})
 		}
-		e := entry{place: p, Current: p.Page == name}
+		e := entry{place: p, Current: p.Page == name || strings.HasPrefix(name, p.Page+"-")}
 		if p.Count != nil {
 			e.Number = number(p.Count())
 		}

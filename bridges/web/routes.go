@@ -36,6 +36,7 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 	s.boardRoutes(mux)
 	s.personRoutes(mux)
 	s.meRoutes(mux)
+	s.servicesRoutes(mux)
 	s.sourcesRoutes(mux)
 
 	if gather != nil {

@@ -65,6 +65,7 @@ type Parts struct {
 	Manual      Manual              // nil: nothing is set by hand
 	Access      Access              // nil: nobody administers who sees what
 	OptIn       bool                // nobody is shown before they opted in (access.opt_in)
+	Services    Services            // nil: there are no presence services
 	Version     string              // of presenced
 }
 

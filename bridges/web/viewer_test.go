@@ -107,7 +107,7 @@ func guardedFor(t *testing.T, w *world, change func(*Config, *Parts), accounts .
 	cfg.Listen = freePort(t)
 	w.gate = access.New(access.Config{Default: "full", Calendar: "open"}, w, &shelf{}, audit.New(w, quiet()), w.again, quiet())
 	must(t, w.gate.Restore(t.Context()))
-	parts := Parts{Past: w, Manual: w, Access: w.gate, Version: "1.2.3"}
+	parts := Parts{Past: w, Manual: w, Access: w.gate, Services: newRack(t, w), Version: "1.2.3"}
 	if change != nil {
 		change(&cfg, &parts)
 	}

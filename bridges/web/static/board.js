@@ -37,7 +37,7 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-function writeTimes(root) {
+export function writeTimes(root) {
   const now = new Date();
   for (const node of root.querySelectorAll('time[data-f]')) {
     const t = new Date(node.dateTime);
