@@ -20,6 +20,7 @@ import (
 	"presenced/aggregator/services"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
+	"presenced/bridges/web"
 	"presenced/internal/config"
 )
 
@@ -305,24 +306,31 @@ func (a *administration) describe(r *services.Record) serviceJSON {
 		j.Origin = "configuration"
 	}
 	_ = yaml.Unmarshal([]byte(j.Text), &j.Form) // of our own making
-	j.People = services.Plan(nil, &r.Service, a.people()).After
+	j.People = r.Count(a.people())
 	if o := a.find(r.ID); o != nil {
-		j.Status, j.Servers = o.Status(), o.Peers()
-		if asks := a.asking(o); asks != nil {
-			status := asks.Status()
-			j.Network = &status
-		}
-		for _, h := range a.supervisor.Health() {
-			switch { // it runs on another machine
-			case h.Phase != presence.PhaseStandby:
-			case h.Name == r.ID:
-				j.Status, j.Servers = h.Status, nil
-			case h.Name == o.network:
-				j.Network = &h.Status
-			}
-		}
+		j.Status, j.Network, j.Servers = a.fares(r.ID, o)
 	}
 	return j
+}
+
+// fares gives how the bridge of a service, its subscriptions and its servers fare;
+// network is nil where it has no subscriptions, servers where it runs on another machine.
+func (a *administration) fares(id string, o *outlet) (status presence.Status, network *presence.Status, servers []sip.Peer) {
+	status, servers = o.Status(), o.Peers()
+	if asks := a.asking(o); asks != nil {
+		now := asks.Status()
+		network = &now
+	}
+	for _, h := range a.supervisor.Health() {
+		switch { // it runs on another machine
+		case h.Phase != presence.PhaseStandby:
+		case h.Name == id:
+			status, servers = h.Status, nil
+		case h.Name == o.network:
+			network = &h.Status
+		}
+	}
+	return status, network, servers
 }
 
 // orderJSON is the body of a change; editJSON one edit of it.
@@ -384,17 +392,72 @@ func (a *administration) routes(mux *http.ServeMux) {
 		return a.describe(r), nil
 	}))
 	mux.HandleFunc("POST /services/{id}/sync", one(func(ctx context.Context, r *services.Record, who audit.Actor) (any, error) {
-		o := a.find(r.ID)
-		if o == nil {
-			return nil, fmt.Errorf("%w: %s is not running yet", services.ErrNone, r.ID)
+		return a.describe(r), a.Sync(ctx, r.ID, who)
+	}))
+	mux.HandleFunc("POST /services/{id}/test", one(func(ctx context.Context, r *services.Record, who audit.Actor) (any, error) {
+		return a.try(ctx, &r.Service, who)
+	}))
+}
+
+// Services implements web.Services.
+func (a *administration) Services() ([]web.Service, error) {
+	all, err := a.catalog.List()
+	out := make([]web.Service, 0, len(all))
+	for _, r := range all {
+		one := web.Service{Record: r}
+		if o := a.find(r.ID); o != nil {
+			_, network, servers := a.fares(r.ID, o)
+			one.Network = network
+			for _, p := range servers {
+				one.Servers = append(one.Servers, web.Server(p))
+			}
 		}
-		deed := services.Deed{Who: who.Who, From: who.From, What: "service sync", Service: r.ID}
-		err := a.audit(ctx, deed, func() error { o.Resend(); return nil })
-		return a.describe(r), err
-	}))
-	mux.HandleFunc("POST /services/{id}/test", one(func(ctx context.Context, r *services.Record, _ audit.Actor) (any, error) {
-		return sip.Try(ctx, sipConfig(&r.Service), a.log), nil
-	}))
+		out = append(out, one)
+	}
+	return out, err
+}
+
+// Apply implements web.Services.
+func (a *administration) Apply(ctx context.Context, o services.Order) ([]services.Outcome, error) {
+	return a.catalog.Apply(ctx, o)
+}
+
+// Sync implements web.Services. It fails where the service runs on another machine.
+func (a *administration) Sync(ctx context.Context, id string, by audit.Actor) error {
+	o := a.find(id)
+	if o == nil {
+		return fmt.Errorf("%w: %s is not running yet", services.ErrNone, id)
+	}
+	for _, h := range a.supervisor.Health() {
+		if h.Name == id && h.Phase == presence.PhaseStandby {
+			return fmt.Errorf("%s does not run on this machine (%s); synchronise it where it runs", id, h.Detail)
+		}
+	}
+	deed := services.Deed{Who: by.Who, From: by.From, What: "service sync", Service: id}
+	return a.audit(ctx, deed, func() error { o.Resend(); return nil })
+}
+
+// Try implements web.Services.
+func (a *administration) Try(ctx context.Context, draft services.Service, by audit.Actor) ([]web.Trial, error) {
+	if ps := fits(draft); len(ps) > 0 {
+		return nil, &services.Unfit{ID: draft.ID, Problems: ps}
+	}
+	found, err := a.try(ctx, &draft, by)
+	out := make([]web.Trial, 0, len(found))
+	for _, f := range found {
+		out = append(out, web.Trial(f))
+	}
+	return out, err
+}
+
+// try connects to the servers of s, with its password, which leaves a line.
+func (a *administration) try(ctx context.Context, s *services.Service, by audit.Actor) (found []sip.Finding, err error) {
+	deed := services.Deed{Who: by.Who, From: by.From, What: "service test", Service: s.ID, Detail: s.Primary.Address() + " " + s.Secondary.Address()}
+	err = a.audit(ctx, deed, func() error {
+		found = sip.Try(ctx, sipConfig(s), a.log)
+		return nil
+	})
+	return found, err
 }
 
 func (a *administration) apply(w http.ResponseWriter, r *http.Request) {

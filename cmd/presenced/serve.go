@@ -144,7 +144,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
-	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Version: version}
+	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Services: administered, Version: version}
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, parts, metrics, log))
 
 	// The recorder outlives the sources and bridges, to write what they said last.
