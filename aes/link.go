@@ -27,7 +27,7 @@ const (
 	quietAfter    = 30 * time.Second // a server that says nothing for so long is asked for a sign of life
 	suspectEvery  = 10 * time.Second
 	maxExtension  = 30
-	shownProblems = 100 // see presence.Status.Unmonitored
+	shownProblems = presence.MaxUnmonitored
 )
 
 // ErrStopped is the Err of a Link whose session ended because Stop asked for it.
@@ -337,6 +337,9 @@ func (l *Link) Status() presence.Status {
 		}
 	}
 	slices.Sort(refused)
+	if len(refused) > shownProblems {
+		s.Uncovered = len(refused)
+	}
 	for _, x := range refused[:min(len(refused), shownProblems)] {
 		if s.Unmonitored == nil {
 			s.Unmonitored = map[string]string{}

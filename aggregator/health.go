@@ -14,6 +14,8 @@ const (
 	KindSource Kind = "source"
 	KindBridge Kind = "bridge"
 	KindStore  Kind = "store"
+
+	KindDirectory Kind = "directory" // where people are read from
 )
 
 // Health is how one part fares, as the supervisor sees it: what the part says of
@@ -27,4 +29,5 @@ type Health struct {
 	Restarts    int       `json:"restarts"`
 	NextTry     time.Time `json:"next_try,omitzero"` // while waiting to try again
 	Reports     uint64    `json:"reports,omitempty"` // accepted from this source
+	Polls       bool      `json:"polls,omitempty"`   // it asks again when PollNow tells it to
 }

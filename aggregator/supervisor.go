@@ -30,7 +30,7 @@ type Supervisor struct {
 
 	mu    sync.Mutex
 	parts []*part
-	other []statusOnly
+	other []*statusOnly
 	start func(*part) // nil: Run is not called yet, or ends
 }
 
@@ -59,6 +59,8 @@ type statusOnly struct {
 	name   string
 	kind   Kind
 	status func() presence.Status
+	poll   func() // nil: it does not poll
+	asked  time.Time
 }
 
 // A part is one supervised source or bridge.
@@ -69,6 +71,7 @@ type part struct {
 	self func() presence.Status // nil: the part says nothing of itself
 	jobs Jobs                   // nil: it runs on every machine
 	with string                 // the job of the machine on which it is to run; empty: any
+	poll func()                 // nil: the part does not poll
 	log  *slog.Logger
 	now  chan struct{} // holds a token where the next try is not to wait
 
@@ -82,6 +85,7 @@ type part struct {
 	lost     time.Time // when it ended, if it was live before
 	lastErr  error
 	errAt    time.Time
+	asked    time.Time // when PollNow had it look last
 	success  time.Time
 	restarts int
 	next     time.Time
@@ -183,20 +187,108 @@ func (v *Supervisor) TryNow(name string) {
 	defer v.mu.Unlock()
 	for _, p := range v.parts {
 		if p.name == name {
-			select {
-			case p.now <- struct{}{}:
-			default:
-			}
+			p.wake()
 		}
+	}
+}
+
+// What is wrong with a request to look at once.
+var (
+	ErrNoPart    = errors.New("there is no part of this name")
+	ErrNotPolled = errors.New("there is nothing to poll: it says by itself what changes")
+	ErrTooSoon   = errors.New("it is not asked that often")
+	ErrElsewhere = errors.New("it runs on another machine; ask there")
+)
+
+// pollPause is how long a part is left alone that PollNow had look.
+const pollPause = 10 * time.Second
+
+// PollNow has a part look at once. One that polls (it implements interface{ PollNow() },
+// which must not block) asks about everybody again; one that waits to be run again is
+// run. It fails with ErrNoPart, ErrNotPolled, ErrElsewhere, or ErrTooSoon: a part is
+// asked to at most once in ten seconds, and one that a server has refused for good is
+// left waiting, lest an account be locked, unless it polls and so sees to that itself.
+func (v *Supervisor) PollNow(name string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := time.Now()
+	for _, p := range v.parts {
+		if p.name == name {
+			return p.pollNow(now)
+		}
+	}
+	for _, o := range v.other {
+		switch {
+		case o.name != name:
+		case o.poll == nil:
+			return ErrNotPolled
+		default:
+			if err := pause(&o.asked, now); err != nil {
+				return err
+			}
+			o.poll()
+			return nil
+		}
+	}
+	return ErrNoPart
+}
+
+func (p *part) pollNow(now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch waits := !p.next.IsZero(); {
+	case p.waiting:
+		return ErrElsewhere
+	case p.poll == nil && !waits:
+		return ErrNotPolled
+	case p.poll == nil && presence.IsPermanent(p.lastErr):
+		return fmt.Errorf("%w: it was refused, and is tried again in %s by itself", ErrTooSoon, p.next.Sub(now).Round(time.Second))
+	}
+	if err := pause(&p.asked, now); err != nil {
+		return err
+	}
+	if p.poll != nil {
+		p.poll()
+	}
+	if !p.next.IsZero() {
+		p.wake()
+	}
+	return nil
+}
+
+// pause notes that a part is asked now, unless it was asked a moment ago.
+func pause(asked *time.Time, now time.Time) error {
+	if wait := asked.Add(pollPause).Sub(now); wait > 0 {
+		return fmt.Errorf("%w: it was asked just now; wait %s", ErrTooSoon, wait.Round(time.Second))
+	}
+	*asked = now
+	return nil
+}
+
+// wake ends the wait of a part, or the one that begins next.
+func (p *part) wake() {
+	select {
+	case p.now <- struct{}{}:
+	default:
 	}
 }
 
 // AddStatus has Health show something that the supervisor does not run. status
 // must not block.
 func (v *Supervisor) AddStatus(name string, kind Kind, status func() presence.Status) {
+	v.addStatus(statusOnly{name: name, kind: kind, status: status})
+}
+
+// AddPolled is AddStatus for something that looks at once when poll is called, as
+// PollNow does; poll must not block.
+func (v *Supervisor) AddPolled(name string, kind Kind, status func() presence.Status, poll func()) {
+	v.addStatus(statusOnly{name: name, kind: kind, status: status, poll: poll})
+}
+
+func (v *Supervisor) addStatus(o statusOnly) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.other = append(v.other, statusOnly{name, kind, status})
+	v.other = append(v.other, &o)
 }
 
 func (v *Supervisor) part(name string, kind Kind, self any) *part {
@@ -206,6 +298,9 @@ func (v *Supervisor) part(name string, kind Kind, self any) *part {
 	}
 	if s, ok := self.(interface{ Status() presence.Status }); ok {
 		p.self = s.Status
+	}
+	if s, ok := self.(interface{ PollNow() }); ok {
+		p.poll = s.PollNow
 	}
 	return p
 }
@@ -402,7 +497,7 @@ func (p *part) health(now time.Time) Health {
 	}
 	return Health{
 		Name: p.name, Kind: p.kind, Status: own, Since: p.since, LastSuccess: p.success,
-		Restarts: p.restarts, NextTry: p.next, Reports: p.reports,
+		Restarts: p.restarts, NextTry: p.next, Reports: p.reports, Polls: p.poll != nil && !p.waiting,
 	}
 }
 
@@ -431,7 +526,7 @@ func (v *Supervisor) Health() []Health {
 		all = append(all, p.health(now))
 	}
 	for _, o := range other {
-		all = append(all, Health{Name: o.name, Kind: o.kind, Status: o.status()})
+		all = append(all, Health{Name: o.name, Kind: o.kind, Status: o.status(), Polls: o.poll != nil})
 	}
 	if r := v.hub.recorder; r != nil {
 		all = append(all, Health{Name: "store", Kind: KindStore, Status: r.Status()})

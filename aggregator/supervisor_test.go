@@ -127,3 +127,106 @@ func TestTurns(t *testing.T) {
 		})
 	}
 }
+
+// A poller polls when it is told to, and fails while it is told to.
+type poller struct {
+	bridge
+	polled atomic.Int32
+}
+
+func (s *poller) Run(ctx context.Context, _ presence.Roster, _ func(presence.Report) error) error {
+	return s.bridge.Run(ctx, nil)
+}
+
+func (s *poller) PollNow() { s.polled.Add(1) }
+
+// TestPollNow has parts look at once, and not more often than is good for them.
+func TestPollNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := aggregator.NewSupervisor(aggregator.NewHub(presence.DefaultPolicy(), nil, quiet), quiet)
+		polls, told := &poller{bridge: bridge{name: "polls"}}, &bridge{name: "told"}
+		v.AddSource(polls)
+		v.AddBridge(told)
+		read := 0
+		v.AddPolled("people", aggregator.KindDirectory, func() presence.Status { return presence.Status{} }, func() { read++ })
+		v.AddStatus("kept", aggregator.KindStore, func() presence.Status { return presence.Status{} })
+		run(t, v.Run)
+		synctest.Wait()
+		ask := func(name string, want error) {
+			t.Helper()
+			if err := v.PollNow(name); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", name, err, want)
+			}
+			synctest.Wait()
+		}
+		ask("nobody", aggregator.ErrNoPart)
+		ask("kept", aggregator.ErrNotPolled)
+		ask("told", aggregator.ErrNotPolled)
+		ask("people", nil)
+		ask("people", aggregator.ErrTooSoon)
+		ask("polls", nil)
+		ask("polls", aggregator.ErrTooSoon)
+		time.Sleep(10 * time.Second)
+		ask("polls", nil)
+		ask("people", nil)
+		if polls.polled.Load() != 2 || polls.begun.Load() != 1 || read != 2 {
+			t.Errorf("polled %d times in %d runs, read %d times", polls.polled.Load(), polls.begun.Load(), read)
+		}
+		can := map[string]bool{}
+		for _, h := range v.Health() {
+			can[h.Name] = h.Polls
+		}
+		if !can["polls"] || !can["people"] || can["told"] || can["kept"] {
+			t.Errorf("who polls: %v", can)
+		}
+	})
+}
+
+// TestPollNowOfWhoWaits runs a part again that waits, but none that was refused for
+// good and does not see to that itself: accounts lock.
+func TestPollNowOfWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := aggregator.NewSupervisor(aggregator.NewHub(presence.DefaultPolicy(), nil, quiet), quiet)
+		polls, told := &poller{bridge: bridge{name: "polls"}}, &bridge{name: "told"}
+		polls.fails.Store(true)
+		told.fails.Store(true)
+		v.AddSource(polls)
+		v.AddBridge(told)
+		run(t, v.Run)
+		synctest.Wait()
+		polls.fails.Store(false)
+		if err := v.PollNow("told"); !errors.Is(err, aggregator.ErrTooSoon) {
+			t.Errorf("told: %v", err)
+		}
+		if err := v.PollNow("polls"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if polls.begun.Load() != 2 || told.begun.Load() != 1 {
+			t.Errorf("%d and %d runs", polls.begun.Load(), told.begun.Load())
+		}
+	})
+}
+
+// elsewhere are the turns of a machine that never has one.
+type elsewhere struct{ turns }
+
+func (*elsewhere) Hold(ctx context.Context, _ string, _ func(context.Context) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestPollNowElsewhere refuses what another machine runs.
+func TestPollNowElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := aggregator.NewSupervisor(aggregator.NewHub(presence.DefaultPolicy(), nil, quiet), quiet)
+		v.Share(&elsewhere{turns{machine: "@one", changed: make(chan struct{})}})
+		polls := &poller{bridge: bridge{name: "polls"}}
+		v.AddSource(polls)
+		run(t, v.Run)
+		synctest.Wait()
+		if err := v.PollNow("polls"); !errors.Is(err, aggregator.ErrElsewhere) || polls.polled.Load() != 0 || v.Health()[0].Polls {
+			t.Errorf("%v, %+v", err, v.Health())
+		}
+	})
+}

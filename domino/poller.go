@@ -18,10 +18,9 @@ import (
 )
 
 const (
-	concurrency  = 4 // requests to one server at once
-	life         = 24 * time.Hour
-	parking      = time.Hour // for which a subject without access is not asked about again
-	maxUnwatched = 100       // named in a Status
+	concurrency = 4 // requests to one server at once
+	life        = 24 * time.Hour
+	parking     = time.Hour // for which a subject without access is not asked about again
 )
 
 // A connection is what package das gives to ask with.
@@ -54,7 +53,8 @@ type poller struct {
 	// read asks that server, at the moment now.
 	read func(ctx context.Context, now time.Time, s presence.Subject) (account, error)
 
-	serial sync.Mutex // one poll at a time
+	serial sync.Mutex    // one poll at a time
+	again  chan struct{} // holds a token where the next poll is not to wait
 
 	mu     sync.Mutex
 	gates  map[string]*gate
@@ -72,7 +72,7 @@ func newPoller(cfg Config, name, scheme string, log *slog.Logger, c connection) 
 	return &poller{
 		name: name, scheme: scheme, interval: cfg.Interval, log: log.With("source", name), passwordFile: cfg.PasswordFile, connection: c,
 		gates: make(map[string]*gate), parked: make(map[presence.Subject]parked),
-		status: presence.Status{Phase: presence.PhaseConnecting},
+		again: make(chan struct{}, 1), status: presence.Status{Phase: presence.PhaseConnecting},
 	}
 }
 
@@ -97,10 +97,28 @@ func (p *poller) Status() presence.Status {
 		whys[subject.String()] = k.why
 	}
 	s.Unmonitored = make(map[string]string)
-	for _, subject := range slices.Sorted(maps.Keys(whys))[:min(len(whys), maxUnwatched)] {
+	if len(whys) > presence.MaxUnmonitored {
+		s.Uncovered = len(whys)
+	}
+	for _, subject := range slices.Sorted(maps.Keys(whys))[:min(len(whys), presence.MaxUnmonitored)] {
 		s.Unmonitored[subject] = whys[subject]
 	}
 	return s
+}
+
+// PollNow has Run ask about everybody at once, also those who are not asked about
+// for a while. A server that refused the password is left alone as long as before.
+func (p *poller) PollNow() {
+	p.mu.Lock()
+	for s, k := range p.parked {
+		k.until = time.Time{}
+		p.parked[s] = k
+	}
+	p.mu.Unlock()
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
 }
 
 // Run polls all subjects of the roster at once, then every interval, and new
@@ -167,6 +185,8 @@ func (p *poller) rest(ctx context.Context, rosters <-chan []presence.Subject, al
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-due.C:
+			return all, nil
+		case <-p.again:
 			return all, nil
 		case all = <-rosters:
 		}

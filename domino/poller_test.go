@@ -613,6 +613,31 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// PollNow asks about everybody, also about those who were refused a moment ago.
+func TestPollNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := "http://mail1/mail/bob.nsf"
+		w := &web{answers: map[string]reply{key: forbidden}, fallback: nothing}
+		c, _, _ := collect(t, w)
+		r := run(t, c)
+		r.roster <- []presence.Subject{ann, bob}
+		if diff := cmp.Diff([]string{"ann: calendar-free", "bob: "}, r.reported()); diff != "" {
+			t.Error(diff)
+		}
+		w.set(func() { delete(w.answers, key) })
+		time.Sleep(time.Minute)
+		c.PollNow()
+		if diff := cmp.Diff([]string{"ann: calendar-free", "bob: calendar-free"}, r.reported()); diff != "" {
+			t.Error(diff)
+		}
+		if s := c.Status(); s.Phase != presence.PhaseLive || len(s.Unmonitored) != 0 {
+			t.Errorf("status %+v", s)
+		}
+		r.cancel()
+		<-r.done
+	})
+}
+
 func TestRunEnds(t *testing.T) {
 	t.Run("wrong password", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -33,6 +33,8 @@ type source struct {
 	// dropped, if any, is told which mailboxes are still covered.
 	dropped func(keep map[presence.Subject]bool)
 
+	again chan struct{} // holds a token where the next poll is not to wait
+
 	mu        sync.Mutex
 	phase     presence.Phase
 	detail    string
@@ -50,7 +52,7 @@ func newSource(cfg Config, part string, a *account, log *slog.Logger) *source {
 	name := cfg.Name + "/" + part
 	return &source{
 		name: name, interval: cfg.Interval, account: a, log: log.With("source", name), phase: presence.PhaseConnecting,
-		counts: map[string]int{}, fates: map[presence.Subject]fate{},
+		again: make(chan struct{}, 1), counts: map[string]int{}, fates: map[presence.Subject]fate{},
 	}
 }
 
@@ -78,6 +80,22 @@ func (s *source) Poll(ctx context.Context, now time.Time, mailboxes []presence.S
 	})
 	slices.SortFunc(reports, func(a, b presence.Report) int { return strings.Compare(a.Subject.Value, b.Subject.Value) })
 	return reports, s.verdict(err)
+}
+
+// PollNow has Run ask about every mailbox at once, also those that are not asked
+// about for a while. It does not shorten the rest of an account that was not let in, or
+// that the server asked to wait.
+func (s *source) PollNow() {
+	s.mu.Lock()
+	for m, f := range s.fates {
+		f.next = time.Time{}
+		s.fates[m] = f
+	}
+	s.mu.Unlock()
+	select {
+	case s.again <- struct{}{}:
+	default:
+	}
 }
 
 // Run implements aggregator.Source. It reads the password, polls at once and then
@@ -114,6 +132,8 @@ func (s *source) Run(ctx context.Context, roster presence.Roster, emit func(pres
 			if len(all) == 0 {
 				s.set(presence.PhaseLive, "the directory names no mailbox")
 			}
+		case <-s.again:
+			next = time.Time{}
 		case <-timer.C:
 		}
 		if now := time.Now(); !now.Before(next) {

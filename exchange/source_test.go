@@ -267,6 +267,31 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// PollNow asks about every mailbox, also about those that were refused a moment ago.
+func TestPollNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &fakeWire{availability: coded("b@example.com", "ErrorNoFreeBusyAccess")}
+		calendar, _, _ := sourcesOver(t, w)
+		ctx, cancel := context.WithCancel(t.Context())
+		roster := make(fakeRoster)
+		start(ctx, t, calendar.Run, roster)
+		roster <- mail("a@example.com", "b@example.com")
+		pass(time.Minute)
+		if n := len(calendar.Status().Unmonitored); n != 1 {
+			t.Errorf("%d are not covered", n)
+		}
+		w.take()
+		w.availability = nil
+		calendar.PollNow()
+		synctest.Wait()
+		if diff := cmp.Diff([][]string{{"a@example.com", "b@example.com"}}, w.take()); diff != "" || calendar.Status().Unmonitored != nil {
+			t.Errorf("%s %+v", diff, calendar.Status())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 // While the server wants to be left alone, neither source asks; then both go on
 // with what is left. Another account is not concerned.
 func TestThrottled(t *testing.T) {

@@ -193,11 +193,16 @@ func (s *source) Status() presence.Status {
 		st.Done, st.Total = s.done, s.total
 	}
 	mailboxes := slices.SortedFunc(maps.Keys(s.fates), func(a, b presence.Subject) int { return strings.Compare(a.Value, b.Value) })
+	uncovered := 0
 	for _, m := range mailboxes {
 		f := s.fates[m]
 		counter, text := f.kind.problem()
 		st.Problems[counter]++
-		if len(st.Unmonitored) >= 100 || f.kind == failing && f.misses < lonely {
+		if f.kind == failing && f.misses < lonely {
+			continue
+		}
+		if uncovered++; uncovered > presence.MaxUnmonitored {
+			st.Uncovered = uncovered
 			continue
 		}
 		if st.Unmonitored == nil {

@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -138,6 +139,44 @@ func TestUnchanged(t *testing.T) {
 		if again, _ := w.Read(t.Context()); again != first {
 			t.Errorf("another directory of the same %d people", again.Len())
 		}
+	}
+}
+
+// PollNow reads at once, and Status says what cannot be read.
+func TestPollNow(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "people")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("people:\n- {id: ann, name: Ann}\n")
+	w := directory.NewWatch(directory.Config{Files: []string{file}, Interval: time.Hour, Keep: 0.8}, slog.New(slog.DiscardHandler))
+	if _, err := w.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.Status(); s.Phase != presence.PhaseLive || s.Detail != "1 people" {
+		t.Errorf("%+v", s)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, done := make(chan int), make(chan error)
+	go func() { done <- w.Run(ctx, func(d *directory.Directory) { changes <- d.Len() }) }()
+	write("people:\n- {id: ann, name: Ann}\n- {id: ben, name: Ben}\n")
+	w.PollNow()
+	if n := <-changes; n != 2 {
+		t.Errorf("%d people", n)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	write("people: 7\n")
+	if _, err := w.Read(t.Context()); err == nil {
+		t.Error("that was read")
+	}
+	if s := w.Status(); s.Phase != presence.PhaseDegraded || s.LastError == "" || !strings.Contains(s.Detail, "the 2 people stay") {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,11 +67,18 @@ type Watch struct {
 	last     []*Directory // of each reader
 	merged   *Directory
 	accounts []atomic.Pointer[htdigest.Accounts] // of each reader
+	again    chan struct{}                       // holds a token where the next reading is not to wait
+
+	mu       sync.Mutex
+	people   int       // of merged
+	failed   error     // of the last reading
+	failedAt time.Time // it, or one before it
+	lastErr  error     // failed, or one before it
 }
 
 // NewWatch makes a watch over all that c names.
 func NewWatch(c Config, log *slog.Logger) *Watch {
-	w := &Watch{interval: c.Interval, keep: c.Keep, log: log}
+	w := &Watch{interval: c.Interval, keep: c.Keep, log: log, again: make(chan struct{}, 1)}
 	for _, f := range c.Files {
 		w.readers = append(w.readers, File{f})
 	}
@@ -125,7 +133,41 @@ func (w *Watch) Read(ctx context.Context) (*Directory, error) {
 	if !merged.Equal(w.merged) {
 		w.merged = merged
 	}
-	return w.merged, errors.Join(errs...)
+	err := errors.Join(errs...)
+	w.note(err)
+	return w.merged, err
+}
+
+// note keeps how a reading ended, for Status.
+func (w *Watch) note(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.people, w.failed = w.merged.Len(), err
+	if err != nil {
+		w.lastErr, w.failedAt = err, time.Now()
+	}
+}
+
+// Status tells how many people were read, and whether every place could be read last.
+func (w *Watch) Status() presence.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := presence.Status{Phase: presence.PhaseLive, Detail: fmt.Sprintf("%d people", w.people), LastErrorAt: w.failedAt}
+	if w.lastErr != nil {
+		s.LastError = w.lastErr.Error()
+	}
+	if w.failed != nil {
+		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("part of the directory cannot be read; the %d people stay as they were", w.people)
+	}
+	return s
+}
+
+// PollNow has Run read again at once. It does not block.
+func (w *Watch) PollNow() {
+	select {
+	case w.again <- struct{}{}:
+	default:
+	}
 }
 
 // HA1 gives what a place knows of an account for digest authentication, the place
@@ -171,6 +213,7 @@ func (w *Watch) Run(ctx context.Context, set func(*Directory)) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-w.again:
 		}
 		before := w.merged
 		d, err := w.Read(ctx)

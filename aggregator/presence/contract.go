@@ -68,6 +68,9 @@ const (
 	PhaseStale      Phase = "stale"    // lost for longer than its grace
 )
 
+// MaxUnmonitored bounds whom a Status names.
+const MaxUnmonitored = 1000
+
 // A Status is what a source or a bridge says of itself. A part that wants its
 // progress and partial failures shown implements interface{ Status() Status };
 // the call must not block.
@@ -80,8 +83,10 @@ type Status struct {
 	// Problems counts what went wrong without ending the part, by kind, such as
 	// "frames malformed" or "mailboxes without access".
 	Problems map[string]int `json:"problems,omitempty"`
-	// Unmonitored names subjects that cannot be covered, and why; at most 100.
+	// Unmonitored names subjects that cannot be covered, and why; at most
+	// MaxUnmonitored. Uncovered is how many there are, where not all are named.
 	Unmonitored map[string]string `json:"unmonitored,omitempty"`
+	Uncovered   int               `json:"uncovered,omitempty"`
 	LastError   string            `json:"last_error,omitempty"`
 	LastErrorAt time.Time         `json:"last_error_at,omitzero"`
 }
