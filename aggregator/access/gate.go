@@ -28,6 +28,7 @@ type Directory interface {
 // directory, because a directory that failed must not open anything: Forget
 // removes it. All methods may be called from any goroutine.
 type Gate struct {
+	config    Config
 	terms     terms
 	directory Directory
 	memory    Memory
@@ -74,7 +75,7 @@ const (
 // Restore is to be called before anybody asks.
 func New(c Config, d Directory, memory Memory, trail *audit.Trail, changed func(...presence.ID), log *slog.Logger) *Gate {
 	g := &Gate{
-		terms: c.terms(), directory: d, memory: memory, trail: trail, changed: changed, log: log,
+		config: c, terms: c.terms(), directory: d, memory: memory, trail: trail, changed: changed, log: log,
 		turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), restored: make(chan struct{}),
 		watches: map[presence.ID]map[presence.Watcher]watch{}, requests: map[presence.ID]map[presence.Subject]Request{},
 		dirty: map[presence.ID]bool{}, unsure: map[presence.ID]bool{},
@@ -82,6 +83,9 @@ func New(c Config, d Directory, memory Memory, trail *audit.Trail, changed func(
 	g.turn <- struct{}{}
 	return g
 }
+
+// Config gives what holds without any rule.
+func (g *Gate) Config() Config { return g.config }
 
 // Access implements presence.Gate. It takes no lock.
 func (g *Gate) Access(w presence.Watcher, of presence.ID) presence.Access {

@@ -141,9 +141,11 @@ func plain(text string, most int) string {
 
 // A Query selects lines.
 type Query struct {
-	Since time.Time // zero: from the first
-	Whom  string    // empty: whomever
-	Most  int       // the newest so many; 0 or more than MaxLines: MaxLines
+	Since time.Time          // zero: from the first
+	Until time.Time          // before it; zero: to the last
+	Whom  string             // empty: whomever
+	Fits  func(l *Line) bool // nil: all
+	Most  int                // the newest so many; 0 or more than MaxLines: MaxLines
 }
 
 // MaxLines is the most lines that Lines gives.
@@ -167,7 +169,7 @@ func (t *Trail) Lines(ctx context.Context, q Query) (lines []Line, left int, err
 			t.log.WarnContext(ctx, "a line of the audit trail cannot be read and is left out", "error", err)
 			continue
 		}
-		if l.At.Before(q.Since) {
+		if l.At.Before(q.Since) || !q.Until.IsZero() && !l.At.Before(q.Until) || q.Fits != nil && !q.Fits(&l) {
 			continue
 		}
 		if lines = append(lines, l); len(lines) >= 2*q.Most { // so that it is moved seldom
