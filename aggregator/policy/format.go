@@ -17,8 +17,8 @@ import (
 func Format(p *presence.Policy) []byte {
 	var b bytes.Buffer
 	b.WriteString("# A policy of presenced. The first rule that fits decides; docs/policy.md says what the words mean.\n\n")
-	fmt.Fprintf(&b, "recent: %s\n", duration(p.Recent))
-	fmt.Fprintf(&b, "min_dwell: %s\nflap_limit: %d\nflap_window: %s\n", duration(p.MinDwell), p.FlapLimit, duration(p.FlapWindow))
+	fmt.Fprintf(&b, "recent: %s\n", Duration(p.Recent))
+	fmt.Fprintf(&b, "min_dwell: %s\nflap_limit: %d\nflap_window: %s\n", Duration(p.MinDwell), p.FlapLimit, Duration(p.FlapWindow))
 	formatTimes(&b, p)
 	b.WriteString("\nrules:\n")
 	for i := range p.Rules {
@@ -55,16 +55,16 @@ func formatTimes(b *bytes.Buffer, p *presence.Policy) {
 	for i := range p.Delay {
 		var parts []string
 		if p.Delay[i] != 0 {
-			parts = append(parts, "delay: "+duration(p.Delay[i]))
+			parts = append(parts, "delay: "+Duration(p.Delay[i]))
 		}
 		if p.Linger[i] != 0 {
-			parts = append(parts, "linger: "+duration(p.Linger[i]))
+			parts = append(parts, "linger: "+Duration(p.Linger[i]))
 		}
 		if p.Meanwhile[i] != 0 {
 			parts = append(parts, "meanwhile: "+list(p.Meanwhile[i]))
 		}
 		if p.Gap[i] != 0 {
-			parts = append(parts, "gap: "+duration(p.Gap[i]))
+			parts = append(parts, "gap: "+Duration(p.Gap[i]))
 		}
 		if len(parts) == 0 {
 			continue
@@ -81,8 +81,8 @@ func list(facts presence.FactSet) string {
 	return "[" + strings.ReplaceAll(facts.String(), " ", ", ") + "]"
 }
 
-// duration is shorter than String: 15m instead of 15m0s.
-func duration(d time.Duration) string {
+// Duration writes d as tables do, shorter than String: 15m instead of 15m0s.
+func Duration(d time.Duration) string {
 	text := d.String()
 	for _, zero := range []string{"m0s", "h0m"} {
 		if strings.HasSuffix(text, zero) {

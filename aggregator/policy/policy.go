@@ -93,13 +93,13 @@ func (t *table) Check() []config.Problem {
 func CheckDamping(dwell time.Duration, limit int, window time.Duration) []config.Problem {
 	var c checker
 	if dwell < 0 || dwell > presence.MaxDwell {
-		c.wrong("min_dwell", "%s is not within 0s and %s", dwell, duration(presence.MaxDwell))
+		c.wrong("min_dwell", "%s is not within 0s and %s", dwell, Duration(presence.MaxDwell))
 	}
 	if limit < 0 || limit > presence.MaxFlapLimit {
 		c.wrong("flap_limit", "%d is not within 0 and %d", limit, presence.MaxFlapLimit)
 	}
 	if window < 0 || window > presence.MaxFlapWindow {
-		c.wrong("flap_window", "%s is not within 0s and %s", window, duration(presence.MaxFlapWindow))
+		c.wrong("flap_window", "%s is not within 0s and %s", window, Duration(presence.MaxFlapWindow))
 	}
 	return c.problems
 }

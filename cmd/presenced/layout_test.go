@@ -18,6 +18,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		part string
 		may  []string
 	}{
+		{"presenced/docs", nil},
 		{"presenced/aggregator/presence", nil},
 		{"presenced/aggregator/directory", nil},
 		{"presenced/aggregator/journal", nil},
