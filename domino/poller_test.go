@@ -634,7 +634,9 @@ func TestPollNow(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		r.cancel()
-		<-r.done
+		if err := <-r.done; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
 	})
 }
 

@@ -26,7 +26,7 @@ func TestBrowserSignIn(t *testing.T) {
 	must(t, err)
 
 	b.open("/")
-	b.until(`document.querySelectorAll('#side a').length === 3 && document.querySelector('#live')?.textContent.startsWith('live')`)
+	b.until(`document.querySelectorAll('#side a').length === 4 && document.querySelector('#live')?.textContent.startsWith('live')`)
 	b.look("board-anyone-narrow", 390, 844, "light")
 	b.open("/me") // which leads to the door
 	b.until(`location.pathname === '/signin' && document.querySelector('#user') !== null`)
@@ -36,7 +36,7 @@ func TestBrowserSignIn(t *testing.T) {
 	b.look("first-light", 1440, 900, "light")
 	b.do(chromedp.Click(`.btn.primary`))
 	b.until(`location.pathname === '/' && document.querySelector('.whoami')?.textContent.includes('root')`)
-	b.until(`document.querySelectorAll('#side a').length === 4`)
+	b.until(`document.querySelectorAll('#side a').length === 6`)
 	b.look("board-root", 1440, 900, "light")
 	b.look("board-root-narrow", 390, 844, "light")
 	b.open(at.RequestURI()) // it works once

@@ -81,7 +81,7 @@ func patterns(t *testing.T, dir, method string) []string {
 // in, and what a person may not, a person cannot.
 func TestEveryChange(t *testing.T) {
 	w := office()
-	s := guarded(t, w, nil)
+	s := guarded(t, w, func(_ *Config, p *Parts) { newEstate(t, w, nil).adds(p) })
 	root, stranger := newGuest(t, s).signs("root"), newGuest(t, s)
 	posts := slices.Concat(patterns(t, ".", http.MethodPost), patterns(t, "signin", http.MethodPost))
 	if len(posts) < 9 || !slices.Contains(posts, "/me/tokens/revoke") || !slices.Contains(posts, "/people/21042/presence") {
@@ -116,7 +116,10 @@ func TestEveryChange(t *testing.T) {
 // What each route takes: a token with that scope opens it, and no other scope does.
 func TestScopesOfRoutes(t *testing.T) {
 	w := office()
-	s := guarded(t, w, func(c *Config, _ *Parts) { c.SignIn.Required = "true" })
+	s := guarded(t, w, func(c *Config, p *Parts) {
+		c.SignIn.Required = "true"
+		newEstate(t, w, nil).adds(p)
+	})
 	root := newGuest(t, s).signs("root")
 	tokens := map[string]string{}
 	for _, scope := range signin.Permissions() {
@@ -132,6 +135,8 @@ func TestScopesOfRoutes(t *testing.T) {
 		"/api/people/21042/explain": "read:states", "/api/people/21042/history": "read:states", "/api/": "read:states",
 		"/sources": "read:health", "/api/health": "read:health", "/metrics": "read:health", "/me": "write:own",
 		"/services": "read:health", "/services/presence/21042": "read:health", "/services/add": "admin:services", "/services/presence/21042/delete": "admin:services",
+		"/sources/style.css": "read:health", "/policy": "read:health", "/policy.yaml": "read:health", "/access": "admin:access",
+		"/audit": "read:audit", "/audit.csv": "read:audit", "/audit.json": "read:audit", "/about": "read:states", "/docs/style.css": "read:states",
 	}
 	for _, path := range slices.Concat(patterns(t, ".", http.MethodGet), patterns(t, "signin", http.MethodGet)) {
 		if slices.Contains(open, path) || strings.HasPrefix(path, "/signin/oidc") {

@@ -27,9 +27,9 @@ type looks struct {
 
 // newLooks parses the templates; a mistake in one is a mistake in the program, and panics.
 func newLooks() *looks {
-	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html", "templates/byhand.html", "templates/watchers.html"))
+	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html", "templates/part.html", "templates/byhand.html", "templates/watchers.html"))
 	l := &looks{pages: map[string]*template.Template{"": shared}}
-	for _, name := range []string{"board", "person", "me", "services", "services-edit", "services-delete", "sources", "missing"} {
+	for _, name := range []string{"board", "person", "me", "services", "services-edit", "services-delete", "sources", "source", "policy", "access", "audit", "about", "doc", "missing"} {
 		page := template.Must(shared.Clone())
 		l.pages[name] = template.Must(page.ParseFS(templates, "templates/"+name+".html"))
 	}

@@ -15,12 +15,15 @@ import (
 	"presenced/bridges/web/signin"
 )
 
-// Access is who sees what, as a person administers it of themselves; an access.Gate is
-// one, and says what its methods do.
+// Access is who sees what, as a person administers it of themselves, and an administrator
+// of everybody; an access.Gate is one, and says what its methods do.
 type Access interface {
+	Config() access.Config
+	Settings() ([]access.Setting, error)
 	Setting(of presence.ID) (access.Setting, error)
 	Watchers(of presence.ID) []access.Watching
 	Pending(of presence.ID) []access.Pending
+	Explain(watcher presence.Subject, of presence.ID) access.Explanation
 
 	Set(ctx context.Context, by audit.Actor, rule access.Rule) error
 	Clear(ctx context.Context, by audit.Actor, of presence.ID, audience access.Audience) error
@@ -28,6 +31,7 @@ type Access interface {
 	Deny(ctx context.Context, by audit.Actor, of presence.ID, watcher presence.Subject) error
 	SetCalendar(ctx context.Context, by audit.Actor, of presence.ID, p presence.CalendarPrivacy) error
 	OptIn(ctx context.Context, by audit.Actor, of presence.ID, in bool) error
+	Forget(ctx context.Context, by audit.Actor, of presence.ID) error
 }
 
 func (s *Site) meRoutes(mux *http.ServeMux) {

@@ -38,6 +38,10 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 	s.meRoutes(mux)
 	s.servicesRoutes(mux)
 	s.sourcesRoutes(mux)
+	s.policyRoutes(mux)
+	s.accessRoutes(mux)
+	s.auditRoutes(mux)
+	s.aboutRoutes(mux)
 
 	if gather != nil {
 		metrics := promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
@@ -63,15 +67,6 @@ func (s *Site) personRoutes(mux *http.ServeMux) {
 	if s.parts.Manual != nil {
 		mux.Handle("POST /people/{id}/presence", s.require(signin.ReadStates, s.byHand))
 	}
-}
-
-func (s *Site) sourcesRoutes(mux *http.ServeMux) {
-	s.offer(place{
-		Section: administration, Href: "/sources", Icon: "sources", Text: "Sources", Page: "sources", Needs: signin.ReadHealth,
-		Count: func() int { return len(s.desk.Health()) },
-	})
-	mux.Handle("GET /sources", s.require(signin.ReadHealth, s.sourcesPage))
-	mux.Handle("GET /api/health", s.require(signin.ReadHealth, s.apiHealth))
 }
 
 // require lets those pass to next who may do all of p; the others are told how they could.

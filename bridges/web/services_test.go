@@ -179,8 +179,8 @@ func (k *rack) put(t *testing.T, changes ...string) services.Service {
 }
 
 var (
-	admin    = signin.Identity{Account: "local:greta", Name: "Greta", Role: signin.Administrator}
-	operator = signin.Identity{Account: "local:omar", Name: "Omar", Role: signin.Operator}
+	admin    = signin.Identity{Account: "local:greta", Name: "Greta Hoffmann", Role: signin.Administrator}
+	operator = signin.Identity{Account: "local:oskar", Name: "Oskar Nyman", Role: signin.Operator}
 	visitor  = signin.Identity{Role: signin.Anyone}
 )
 

@@ -133,7 +133,7 @@ func (s *Site) serviceStatus(one *Service) *statusView {
 		v.Network = &networkView{phaseMark(n.Phase), string(n.Phase), n.Detail, number(n.Done), number(n.Total), n.LastError}
 	}
 	for _, who := range slices.Sorted(maps.Keys(h.Unmonitored)) {
-		v.Uncovered = append(v.Uncovered, uncovered{who, h.Unmonitored[who]})
+		v.Uncovered = append(v.Uncovered, s.uncoveredOf(who, h.Unmonitored[who]))
 	}
 	return v
 }
@@ -182,15 +182,13 @@ func (s *Site) changeService(w http.ResponseWriter, r *http.Request) {
 	switch do := form.Get("do"); {
 	case form.Has("add"), do == "find", do == "preview" && form.Get("find") != "":
 		d.problems = nil // that comes with the preview
-		s.showService(w, r, http.StatusOK, d, &serviceView{Find: clip(form.Get("find"))})
+		s.showService(w, r, http.StatusOK, d, &serviceView{Find: clipped(form.Get("find"))})
 	case do == "test":
 		s.tryService(w, r, d)
 	default:
 		s.saveService(w, r, d, form)
 	}
 }
-
-func clip(text string) string { return text[:min(len(text), maxQuery)] }
 
 func (s *Site) tryService(w http.ResponseWriter, r *http.Request, d *draft) {
 	if len(d.problems) > 0 {

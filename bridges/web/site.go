@@ -66,6 +66,9 @@ type Parts struct {
 	Access      Access              // nil: nobody administers who sees what
 	OptIn       bool                // nobody is shown before they opted in (access.opt_in)
 	Services    Services            // nil: there are no presence services
+	Poller      Poller              // nil: nothing can be asked to look at once
+	Policies    Policies            // nil: nobody is told by which rules
+	Audit       Audit               // nil: nobody is told who changed what
 	Version     string              // of presenced
 }
 
@@ -76,6 +79,8 @@ type Site struct {
 	gate    presence.Gate
 	parts   Parts
 	readers chan struct{} // the turns of those who read the past
+	trying  chan struct{} // the turn of who tries a policy on the past
+	started time.Time
 	log     *slog.Logger
 	zone    *time.Location // of times written without script
 	looks   *looks
@@ -101,7 +106,8 @@ type Site struct {
 // that is nil. Nothing is opened before Run.
 func New(cfg Config, desk Desk, gate presence.Gate, parts Parts, gather prometheus.Gatherer, log *slog.Logger) *Site {
 	s := &Site{
-		cfg: cfg, desk: desk, gate: gate, parts: parts, readers: make(chan struct{}, pastReaders), log: log, zone: time.Local, looks: newLooks(),
+		cfg: cfg, desk: desk, gate: gate, parts: parts, log: log, zone: time.Local, looks: newLooks(), started: time.Now(),
+		readers: make(chan struct{}, pastReaders), trying: make(chan struct{}, 1),
 		patience: 10 * time.Second, problems: map[string]int{}, open: map[string]int{}, gazes: map[gaze]int{},
 	}
 	s.feed = newFeed(s.rowHTML)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -11,27 +12,50 @@ import (
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
+
+// A Poller has a part look at once: *aggregator.Supervisor is one.
+type Poller interface {
+	// PollNow fails with aggregator.ErrNoPart, ErrNotPolled or ErrTooSoon.
+	PollNow(name string) error
+}
 
 // A sourcesView is the body of the page of sources, bridges and stores.
 type sourcesView struct {
-	Chips []chip
-	Parts []partView
-	None  bool // there is no part at all
+	Chips   []chip
+	Parts   []partView
+	None    bool // there is no part at all
+	PollAll bool
 }
+
+// A sourceView is the body of the page of one of them.
+type sourceView struct {
+	Part      partView
+	Rows      []labelled // what is known of it beyond the track
+	Text      string     // what was searched for
+	Uncovered []uncovered
+	Reasons   []labelled // how many for which reason
+	Count     string     // of those who are not covered
+	Range     string
+}
+
+type labelled struct{ Label, Value string }
 
 type partView struct {
 	DOM, Name, Kind string
+	Path            string
 	Phase           string
 	Off             bool
+	Alone           bool // the page is about it
 	Since           moment
 	Track           []step
 	Sync            *progress
 	Trouble         *trouble
 	Facts           []string
 	Success, Failed moment
-	Uncovered       []uncovered
-	UncoveredTitle  string
+	Uncovered       string // how many are not covered, and why most are not
+	Poll            string // what the button says; empty: there is none
 }
 
 type step struct {
@@ -50,7 +74,10 @@ type trouble struct {
 	Next             moment
 }
 
-type uncovered struct{ Subject, Why string }
+type uncovered struct {
+	Subject, Why string
+	Path, Person string // of who that is, where the directory knows it
+}
 
 // phases gives the phases in the order of the track.
 func phases() []presence.Phase {
@@ -82,6 +109,21 @@ func phaseMark(p presence.Phase) string {
 	}
 }
 
+func (s *Site) sourcesRoutes(mux *http.ServeMux) {
+	s.offer(place{
+		Section: administration, Href: "/sources", Icon: "sources", Text: "Sources", Page: "sources", Needs: signin.ReadHealth,
+		Count: func() int { return len(s.desk.Health()) },
+	})
+	mux.Handle("GET /sources", s.require(signin.ReadHealth, s.sourcesPage))
+	mux.Handle("GET /sources/{name}", s.require(signin.ReadHealth, s.sourcePage))
+	mux.Handle("GET /api/health", s.require(signin.ReadHealth, s.apiHealth))
+	if s.parts.Poller != nil {
+		// An operator may: it changes nothing, and helps whoever has just been repaired.
+		mux.Handle("POST /sources/poll", s.require(signin.WritePresence, s.pollAll))
+		mux.Handle("POST /sources/{name}/poll", s.require(signin.WritePresence, s.pollOne))
+	}
+}
+
 func (s *Site) sourcesPage(w http.ResponseWriter, r *http.Request) {
 	p := s.newPage(r, "sources", "Sources", url.Values{"rows": {"none"}})
 	only := presence.Phase(r.URL.Query().Get("phase"))
@@ -95,11 +137,13 @@ func (s *Site) sourcesPage(w http.ResponseWriter, r *http.Request) {
 	view := &sourcesView{None: len(parts) == 0}
 	view.Chips = append(view.Chips, chip{Href: "/sources", Word: "All", Count: number(len(parts)), Current: only == ""})
 	counts := map[presence.Phase]int{}
-	now := time.Now()
-	for _, h := range parts {
+	may := s.mayPoll(r)
+	for i := range parts {
+		h := &parts[i]
 		counts[h.Phase]++
+		view.PollAll = view.PollAll || may && h.Polls
 		if only == "" || only == h.Phase {
-			view.Parts = append(view.Parts, partOf(&h, now, s.zone))
+			view.Parts = append(view.Parts, s.partOf(h, may))
 		}
 	}
 	for _, ph := range phases() {
@@ -113,16 +157,153 @@ func (s *Site) sourcesPage(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, http.StatusOK, &p)
 }
 
-func partOf(h *aggregator.Health, now time.Time, zone *time.Location) partView {
-	at := func(t time.Time) moment { return momentOf(t, now, zone) }
+// mayPoll tells whether who asks may have a part look at once.
+func (s *Site) mayPoll(r *http.Request) bool {
+	return s.parts.Poller != nil && signin.From(r.Context()).May(signin.WritePresence)
+}
+
+func (s *Site) pollOne(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	path := partPath(name)
+	switch err := s.parts.Poller.PollNow(name); {
+	case errors.Is(err, aggregator.ErrNoPart):
+		s.missingPage(w, r)
+	case err != nil:
+		s.done(w, r, path, name+" was not asked: "+err.Error()+".")
+	default:
+		s.done(w, r, path, name+" is asked again. What it answers shows here as it comes.")
+	}
+}
+
+func (s *Site) pollAll(w http.ResponseWriter, r *http.Request) {
+	asked, left := 0, 0
+	for _, h := range s.desk.Health() {
+		switch {
+		case !h.Polls:
+		case s.parts.Poller.PollNow(h.Name) == nil:
+			asked++
+		default:
+			left++
+		}
+	}
+	told := plural(asked, "part is", "parts are") + " asked again. What they answer shows here as it comes."
+	if left > 0 {
+		told += " " + plural(left, "was", "were") + " asked a moment ago."
+	}
+	s.done(w, r, "/sources", told)
+}
+
+// Most of those who are not covered that one page shows.
+const maxUncovered = 200
+
+func (s *Site) sourcePage(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	all := s.desk.Health()
+	i := slices.IndexFunc(all, func(h aggregator.Health) bool { return h.Name == name })
+	if i < 0 {
+		s.missingPage(w, r)
+		return
+	}
+	h := &all[i]
+	p := s.newPage(r, "source", name, url.Values{"rows": {"none"}})
+	view := &sourceView{Part: s.partOf(h, s.mayPoll(r)), Text: clipped(r.URL.Query().Get("q"))}
+	view.Part.Alone = true
+	add := func(label, value string) {
+		if value != "" {
+			view.Rows = append(view.Rows, labelled{label, value})
+		}
+	}
+	add("Says", h.Detail)
+	if h.Reports > 0 {
+		add("Reports", number(int(min(h.Reports, 1<<53)))) //nolint:gosec // bounded here
+	}
+	if h.Restarts > 0 {
+		add("Restarts", number(h.Restarts))
+	}
+	for _, kind := range slices.Sorted(maps.Keys(h.Problems)) {
+		if n := h.Problems[kind]; n > 0 {
+			add(sentence(kind), number(n))
+		}
+	}
+	add("Last error", h.LastError)
+	named := len(h.Unmonitored)
+	view.Count = number(max(named, h.Uncovered))
+	view.Reasons = reasons(h)
+	words := strings.Fields(strings.ToLower(view.Text))
+	found := 0
+	for _, subject := range slices.Sorted(maps.Keys(h.Unmonitored)) {
+		u := s.uncoveredOf(subject, h.Unmonitored[subject])
+		search := strings.ToLower(u.Subject + " " + u.Why + " " + u.Person)
+		if slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(search, word) }) {
+			continue
+		}
+		if found++; found <= maxUncovered {
+			view.Uncovered = append(view.Uncovered, u)
+		}
+	}
+	switch {
+	case found > maxUncovered:
+		view.Range = "The first " + number(maxUncovered) + " of " + number(found) + "; search for one."
+	case h.Uncovered > named:
+		view.Range = "The source names " + number(named) + " of " + view.Count + "."
+	}
+	p.Body = view
+	s.show(w, r, http.StatusOK, &p)
+}
+
+// uncoveredOf gives one who is not covered, with the person whom the directory
+// knows by it: sources name a whole subject, or its value.
+func (s *Site) uncoveredOf(subject, why string) uncovered {
+	u := uncovered{Subject: subject, Why: why}
+	scheme, value, whole := strings.Cut(subject, ":")
+	candidates := []presence.Subject{{Scheme: "tel", Value: subject}, {Scheme: "mail", Value: subject}, {Scheme: "id", Value: subject}}
+	if whole {
+		candidates = []presence.Subject{{Scheme: scheme, Value: value}}
+	}
+	for _, c := range candidates {
+		if person, ok := s.desk.Person(c); ok {
+			u.Person, u.Path = person.Name, personPath(person.ID)
+			break
+		}
+	}
+	return u
+}
+
+// reasons counts those who are not covered by why they are not, the most frequent first.
+func reasons(h *aggregator.Health) []labelled {
+	counts := map[string]int{}
+	for _, why := range h.Unmonitored {
+		counts[why]++
+	}
+	const most = 6
+	var out []labelled
+	others := 0
+	for _, why := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(counts[b]-counts[a], strings.Compare(a, b)) }) {
+		if len(out) == most {
+			others += counts[why]
+			continue
+		}
+		out = append(out, labelled{why, number(counts[why])})
+	}
+	if others > 0 {
+		out = append(out, labelled{"for other reasons", number(others)})
+	}
+	return out
+}
+
+func partPath(name string) string { return "/sources/" + url.PathEscape(name) }
+
+func (s *Site) partOf(h *aggregator.Health, mayPoll bool) partView {
+	now := time.Now()
+	at := func(t time.Time) moment { return momentOf(t, now, s.zone) }
 	v := partView{
-		DOM: "part-" + url.PathEscape(h.Name), Name: h.Name, Kind: sentence(string(h.Kind)), Phase: string(h.Phase),
+		DOM: "part-" + url.PathEscape(h.Name), Name: h.Name, Kind: sentence(string(h.Kind)), Path: partPath(h.Name), Phase: string(h.Phase),
 		Off: h.Phase == presence.PhaseDisabled || h.Phase == presence.PhaseStandby, Since: at(h.Since),
 	}
 	for _, ph := range phases() {
 		v.Track = append(v.Track, step{string(ph), phaseMark(ph), ph == h.Phase})
 	}
-	if h.Total > 0 && h.Phase == presence.PhaseSyncing {
+	if h.Total > 0 && h.Done < h.Total {
 		v.Sync = &progress{number(h.Done), number(h.Total), h.Done, h.Total}
 	}
 	switch h.Phase {
@@ -148,10 +329,16 @@ func partOf(h *aggregator.Health, now time.Time, zone *time.Location) partView {
 		v.Success = at(h.LastSuccess)
 	}
 	v.Failed = at(h.LastErrorAt)
-	for _, subject := range slices.Sorted(maps.Keys(h.Unmonitored)) {
-		v.Uncovered = append(v.Uncovered, uncovered{subject, h.Unmonitored[subject]})
+	if n := max(len(h.Unmonitored), h.Uncovered); n > 0 {
+		v.Uncovered = number(n) + " cannot be covered"
 	}
-	v.UncoveredTitle = number(len(v.Uncovered)) + " cannot be covered"
+	switch waits := !h.NextTry.IsZero(); {
+	case !mayPoll:
+	case h.Polls:
+		v.Poll = "Poll now"
+	case waits:
+		v.Poll = "Try now"
+	}
 	return v
 }
 

@@ -258,3 +258,11 @@ func (v *rowView) Version() string {
 	fmt.Fprint(h, v.Key, v.Given, v.Family, v.Extension, v.Look, v.Doing, v.Fact, v.Away, v.Since.ISO, v.Until.ISO, v.Channels, v.Why, v.Source, v.Group)
 	return strconv.FormatUint(h.Sum64(), 36)
 }
+
+// clipped gives the beginning of a text of a request, as much as a filter takes.
+func clipped(text string) string {
+	if len(text) <= maxQuery {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxQuery], "")
+}

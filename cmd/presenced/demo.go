@@ -98,7 +98,9 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	parts := web.Parts{SignIn: door, Manual: &byHand{manual: manual, hub: hub}, Version: version}
+	parts := web.Parts{
+		SignIn: door, Manual: &byHand{manual: manual, hub: hub}, Poller: supervisor, Policies: &policies{cfg, &archive{hub: hub, log: log}}, Version: version,
+	}
 	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, parts, newMetrics(hub, supervisor), log)
 	supervisor.AddBridge(site)
 

@@ -50,7 +50,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/bridges/mqtt", []string{"presenced/bridges/outbox"}},
 		{"presenced/bridges/web", []string{
 			"presenced/aggregator", "presenced/aggregator/access", "presenced/aggregator/audit", "presenced/aggregator/directory", "presenced/aggregator/journal",
-			"presenced/aggregator/lease", "presenced/aggregator/services", "presenced/bridges/web/...",
+			"presenced/aggregator/lease", "presenced/aggregator/services", "presenced/bridges/web/...", "presenced/docs",
 		}},
 		{"presenced/bridges/web/certificate", nil},
 		{"presenced/bridges/web/signin", nil},

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -15,8 +17,10 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"presenced/aggregator/journal"
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web"
 	"presenced/internal/config"
 )
 
@@ -116,6 +120,52 @@ func writeTable(w io.Writer, p *presence.Policy) error {
 		}
 	}
 	return t.Flush()
+}
+
+// policies is the web.Policies of the page.
+type policies struct {
+	cfg  *Config
+	past *archive
+}
+
+// Policy implements web.Policies.
+func (p *policies) Policy() *presence.Policy { return p.past.hub.Policy() }
+
+// Origin implements web.Policies. The knobs are those of presence.Setting, as its tags
+// describe them.
+func (p *policies) Origin() web.PolicyOrigin {
+	origin := web.PolicyOrigin{File: p.cfg.PolicyFile}
+	if origin.File != "" {
+		return origin
+	}
+	values := reflect.ValueOf(p.cfg.Policy)
+	for f, v := range values.Fields() {
+		key := f.Tag.Get("yaml")
+		text := fmt.Sprint(v.Interface())
+		if d, ok := reflect.TypeAssert[time.Duration](v); ok {
+			text = policy.Duration(d)
+		}
+		origin.Knobs = append(origin.Knobs, web.Knob{
+			Key: key, Value: text, Default: f.Tag.Get("default"), Meaning: f.Tag.Get("doc"), Set: slices.Contains(p.cfg.knobs, key),
+		})
+	}
+	return origin
+}
+
+// Table implements web.Policies.
+func (p *policies) Table() []byte { return policy.Format(p.Policy()) }
+
+// Parse implements web.Policies.
+func (*policies) Parse(table []byte) (*presence.Policy, error) {
+	if len(table) > maxPolicyFile {
+		return nil, fmt.Errorf("the table is larger than %d bytes", maxPolicyFile)
+	}
+	return policy.Parse("table", table)
+}
+
+// DryRun implements web.Policies.
+func (p *policies) DryRun(ctx context.Context, would *presence.Policy, since, until time.Time) ([]journal.Difference, error) {
+	return p.past.dryRun(ctx, p.Policy(), would, since, until)
 }
 
 // PolicyCheckCommand checks a table.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/policy"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web"
 )
 
 // onThePhone is the default table, but for what a call means.
@@ -397,5 +399,35 @@ func TestOwnTableIsDocumented(t *testing.T) {
 		if !strings.Contains(string(data), "`"+a.String()+"`") {
 			t.Errorf("activity %s is missing", a)
 		}
+	}
+}
+
+// TestPolicyOrigin tells every knob, and which of them stand in the configuration;
+// beside a table of one's own none counts.
+func TestPolicyOrigin(t *testing.T) {
+	cfg := &Config{Policy: presence.DefaultSetting(), knobs: []string{"tentative"}}
+	cfg.Policy.Tentative = "busy"
+	p := &policies{cfg, &archive{hub: aggregator.NewHub(cfg.policy(), nil, quiet())}}
+	knobs := p.Origin().Knobs
+	if len(knobs) != reflect.TypeFor[presence.Setting]().NumField() {
+		t.Fatalf("%d knobs", len(knobs))
+	}
+	for _, k := range knobs {
+		if changed := k.Key == "tentative"; k.Key == "" || k.Meaning == "" || (k.Value != k.Default) != changed || k.Set != changed {
+			t.Errorf("%+v", k)
+		}
+	}
+	if again, err := p.Parse(p.Table()); err != nil || len(again.Rules) != len(p.Policy().Rules) {
+		t.Errorf("its own table: %v", err)
+	}
+	if _, err := p.Parse(make([]byte, maxPolicyFile+1)); err == nil {
+		t.Error("a table beyond the limit was read")
+	}
+	if _, err := p.DryRun(t.Context(), p.Policy(), time.Now(), time.Now()); !errors.Is(err, web.ErrNotRemembered) {
+		t.Errorf("without history: %v", err)
+	}
+	cfg.PolicyFile = "policy.yaml"
+	if o := p.Origin(); o.File != "policy.yaml" || len(o.Knobs) != 0 {
+		t.Errorf("%+v", o)
 	}
 }

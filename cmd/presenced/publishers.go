@@ -73,7 +73,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	for _, h := range supervisor.Health() {
 		taken[h.Name] = "a " + string(h.Kind)
 	}
-	for _, name := range []string{"access", "control", "journal", "leases", "manual", "policy", "services", "store", "web"} {
+	for _, name := range []string{"access", "control", "directory", "journal", "leases", "manual", "policy", "services", "store", "web"} {
 		taken[name] = "a part of presenced"
 	}
 	fixed := make([]services.Service, 0, len(cfg.SIP))

@@ -131,6 +131,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	supervisor.AddPolled("directory", aggregator.KindDirectory, people.Status, people.PollNow)
 	supervisor.AddStatus(aggregator.SourceManual, aggregator.KindStore, manual.Status)
 	supervisor.AddStatus("access", aggregator.KindStore, gate.Status)
 	shown, door, err := newFrontDoor(ctx, cfg, kept, hub, trail, log)
@@ -144,7 +145,10 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		supervisor.AddBridge(socket)
 	}
 	metrics := newMetrics(hub, supervisor)
-	parts := web.Parts{SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Services: administered, Version: version}
+	parts := web.Parts{
+		SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Services: administered,
+		Poller: supervisor, Policies: &policies{cfg, past}, Audit: trail, Version: version,
+	}
 	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, parts, metrics, log))
 
 	// The recorder outlives the sources and bridges, to write what they said last.

@@ -223,7 +223,7 @@ function connect() {
   on('row', (html) => enqueue({ html, flash: caughtUp }));
   on('gone', (gone) => enqueue({ gone }));
   on('counts', counts);
-  on('beat', () => { if (main.dataset.page === 'sources' || main.dataset.page === 'me') reload(); });
+  on('beat', () => { if (main.dataset.page === 'me') reload(); });
   on('ready', (data) => {
     caughtUp = true;
     wait = 1;
@@ -343,5 +343,14 @@ if (moment) {
 for (const zone of document.querySelectorAll('input[name="zone"]')) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 byId('bad')?.focus();
+
+// ---- the sources: what they say of themselves changes without an event
+
+if (['sources', 'source'].includes(main.dataset.page)) {
+  setInterval(() => {
+    if (!document.hidden && lostAt === null) reload();
+  }, 3000);
+}
+
 writeTimes(document);
 connect();
