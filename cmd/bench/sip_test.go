@@ -165,6 +165,7 @@ type cost map[string]time.Duration
 // A meter puts the same load on a server, and notes what each operation costs it.
 type meter struct {
 	b       *testing.B
+	whose   string
 	process sipload.Process
 	load    *sipload.Load
 	costs   cost
@@ -178,17 +179,17 @@ func (m *meter) measure(what string, per int, n int64, do func() sipload.Result)
 	began := m.process.CPU()
 	r := do()
 	if err := r.Failed(); err != nil {
-		m.b.Fatalf("%s: %v", what, err)
+		m.b.Fatalf("%s of %s: %v; %d were sent again", what, m.whose, err, r.Resent)
 	}
 	if !m.load.Await(before+n, silence) {
 		got, _ := m.load.Notified()
-		m.b.Fatalf("%s: %d of %d documents came", what, got-before, n)
+		m.b.Fatalf("%s of %s: %d of %d documents came", what, m.whose, got-before, n)
 	}
 	m.costs[what] = (m.process.CPU() - began) / time.Duration(per)
 }
 
 // everything does all of the load once.
-func everything(b *testing.B, address string, process sipload.Process) cost {
+func everything(b *testing.B, whose, address string, process sipload.Process) cost {
 	b.Helper()
 	open := func(n int) *sipload.Load {
 		l, err := sipload.Open(address, n, outstanding)
@@ -197,7 +198,7 @@ func everything(b *testing.B, address string, process sipload.Process) cost {
 		}
 		return l
 	}
-	m := &meter{b: b, process: process, load: open(presentities), costs: cost{}}
+	m := &meter{b: b, whose: whose, process: process, load: open(presentities), costs: cost{}}
 	m.measure("initial", presentities, 0, m.load.Initial)
 	m.measure("refresh", rounds*presentities, 0, func() sipload.Result { return m.load.Refresh(rounds) })
 	m.measure("modify", rounds*presentities, 0, func() sipload.Result { return m.load.Modify(rounds, 1) })
@@ -232,12 +233,12 @@ func everything(b *testing.B, address string, process sipload.Process) cost {
 func BenchmarkBesideKamailio(b *testing.B) {
 	for b.Loop() {
 		theirs := func() cost {
-			server := peers.Kamailio(b, peers.WithMemory(512))
+			server := peers.Kamailio(b, peers.WithMemory(1024), peers.WithoutTransactions())
 			defer server.Stop()
-			return everything(b, server.Address, sipload.Process(server.PID()))
+			return everything(b, "Kamailio", server.Address, sipload.Process(server.PID()))
 		}()
 		server := startOwn(b, presentities)
-		ours := everything(b, server.address, server.process)
+		ours := everything(b, "ours", server.address, server.process)
 		for _, what := range []string{"initial", "refresh", "modify", "subscribe", "pair", "notify"} {
 			micros := func(c cost) float64 { return float64(c[what]) / float64(time.Microsecond) }
 			b.ReportMetric(micros(ours), what+"-µs")
@@ -256,7 +257,7 @@ func BenchmarkPresenceMemory(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		m := &meter{b: b, process: server.process, load: l, costs: cost{}}
+		m := &meter{b: b, whose: "ours", process: server.process, load: l, costs: cost{}}
 		empty := server.heap(b)
 		m.measure("initial", presentities, 0, l.Initial)
 		time.Sleep(remembered)
