@@ -122,14 +122,14 @@ func (s *Scanner) Text() string { return decode(s.text, !s.literal) }
 func (s *Scanner) Attribute(local string) string {
 	rest := s.attributes
 	for {
-		rest = strings.TrimLeft(rest, space)
+		rest = rest[skip(rest, 0):]
 		n := nameLen(rest)
 		if n == 0 {
 			return ""
 		}
 		name := rest[:n]
-		rest = strings.TrimLeft(rest[n:], space)
-		rest = strings.TrimLeft(rest[1:], space) // after the equals sign
+		rest = rest[skip(rest, n):]
+		rest = rest[skip(rest, 1):] // after the equals sign
 		end := 1 + strings.IndexByte(rest[1:], rest[0])
 		if localOf(name) == local && !strings.HasPrefix(name, "xmlns:") {
 			return decode(rest[1:end], true)
@@ -137,8 +137,6 @@ func (s *Scanner) Attribute(local string) string {
 		rest = rest[end+1:]
 	}
 }
-
-const space = " \t\r\n"
 
 func (s *Scanner) start(rest string) (Kind, error) {
 	n := nameLen(rest[1:])

@@ -51,21 +51,28 @@ type appointment[T timed] struct {
 	of T
 }
 
-// set has x be due at a moment; zero: never.
+// set has x be due at a moment; zero: it need not be. Who is due later than before
+// keeps the place: due gives it too early, and who takes it there sets it again. So
+// what is put off time and again, as by each refresh, costs nothing.
 func (a *agenda[T]) set(x T, at instant) {
 	switch i := *x.place(); {
-	case i == absent && at == 0:
+	case at == 0:
 	case i == absent:
 		heap.Push(a, appointment[T]{at, x})
-	case at == 0:
-		heap.Remove(a, int(i))
-	case a.entries[i].at != at:
+	case at < a.entries[i].at:
 		a.entries[i].at = at
 		heap.Fix(a, int(i))
 	}
 }
 
-// next is when the first one is due; zero: nothing is.
+// drop takes x out.
+func (a *agenda[T]) drop(x T) {
+	if i := *x.place(); i != absent {
+		heap.Remove(a, int(i))
+	}
+}
+
+// next is when due may give something; zero: never.
 func (a *agenda[T]) next() instant {
 	if len(a.entries) == 0 {
 		return 0
@@ -73,7 +80,7 @@ func (a *agenda[T]) next() instant {
 	return a.entries[0].at
 }
 
-// due takes out the first one if its moment has come.
+// due takes out the first one if its moment, or an earlier one, has come.
 func (a *agenda[T]) due(now instant) (x T, ok bool) {
 	if len(a.entries) == 0 || a.entries[0].at > now {
 		return x, false

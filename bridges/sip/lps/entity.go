@@ -50,7 +50,11 @@ func Address(uri string) (address string, ok bool) {
 	if len(user)+1+len(host) > maxAddress {
 		return "", false
 	}
-	return user + "@" + strings.ToLower(host), true
+	host = strings.ToLower(host)
+	if rest[:at] == user && rest[at+1:] == host {
+		return rest, true // as it stands, like nearly every one: no copy
+	}
+	return user + "@" + host, true
 }
 
 // isUser tells whether user may stand before the @ of an address, which goes into
@@ -142,11 +146,12 @@ func domainOf(address string) string {
 }
 
 // subjects gives, in order, by which subjects the person of that address may be
-// known: the SIP address itself, the extension before the @, the mail address.
-func subjects(address string) []presence.Subject {
+// known: the SIP address itself, the extension before the @, the mail address. Of
+// a number the rest are empty.
+func subjects(address string) [3]presence.Subject {
 	user, _, sip := strings.Cut(address, "@")
 	if !sip {
-		return []presence.Subject{{Scheme: "tel", Value: address}}
+		return [3]presence.Subject{{Scheme: "tel", Value: address}}
 	}
-	return []presence.Subject{{Scheme: "sip", Value: address}, {Scheme: "tel", Value: user}, {Scheme: "mail", Value: address}}
+	return [3]presence.Subject{{Scheme: "sip", Value: address}, {Scheme: "tel", Value: user}, {Scheme: "mail", Value: address}}
 }

@@ -77,7 +77,7 @@ type Publications struct {
 
 	boot   string // makes the tags differ from those before a restart
 	count  uint64
-	byTag  map[string]*publication
+	n      int                       // publications
 	byName map[string][]*publication // by entity
 	agenda agenda[*publication]
 }
@@ -89,12 +89,12 @@ func NewPublications(name string, life Life, most, per int, read func(body []byt
 	_, _ = rand.Read(seed[:]) // does not fail (crypto/rand)
 	return &Publications{
 		name: name, life: life, most: most, per: per, read: read, boot: hex.EncodeToString(seed[:]),
-		byTag: map[string]*publication{}, byName: map[string][]*publication{},
+		byName: map[string][]*publication{},
 	}
 }
 
 // Len gives the number of publications.
-func (ps *Publications) Len() int { return len(ps.byTag) }
+func (ps *Publications) Len() int { return ps.n }
 
 // isPIDF tells whether a document of that media type is read.
 func isPIDF(mediaType string) bool {
@@ -116,7 +116,7 @@ func (ps *Publications) Publish(r *Publish, now time.Time) Published {
 		if len(r.Match) != 1 || r.Match[0] == "" || strings.ContainsAny(r.Match[0], ", \t") {
 			return Published{Code: 400}
 		}
-		if old = ps.byTag[r.Match[0]]; old == nil || old.entity != r.Entity || old.expires <= instantOf(now) {
+		if old = ps.find(r.Entity, r.Match[0]); old == nil || old.expires <= instantOf(now) {
 			return Published{Code: 412}
 		}
 	}
@@ -141,7 +141,7 @@ func (ps *Publications) Publish(r *Publish, now time.Time) Published {
 		}
 		return p
 	case old == nil:
-		if slot = ps.freeSlot(r.Entity); slot == 0 || len(ps.byTag) >= ps.most {
+		if slot = ps.freeSlot(r.Entity); slot == 0 || ps.n >= ps.most {
 			return Published{Code: 503}
 		}
 	}
@@ -167,16 +167,15 @@ func (ps *Publications) Commit(p *Published) {
 		return
 	case old == nil:
 		ps.byName[m.entity] = append(ps.byName[m.entity], m)
+		ps.n++
 	default:
-		delete(ps.byTag, old.tag)
 		old.tag, old.subject, old.expires = m.tag, m.subject, m.expires
 		m = old
 	}
-	ps.byTag[m.tag] = m
 	ps.agenda.set(m, m.expires)
 }
 
-// Next is when Expire is due; zero: not before something is published.
+// Next is when Expire may have something to do; zero: not before something is published.
 func (ps *Publications) Next() time.Time { return ps.agenda.next().time() }
 
 // Expire drops the publications whose time is over, and appends to out what the hub
@@ -187,20 +186,34 @@ func (ps *Publications) Expire(now time.Time, out []*presence.Report) []*presenc
 		if !ok {
 			return out
 		}
+		if p.expires > instantOf(now) { // it was refreshed
+			ps.agenda.set(p, p.expires)
+			continue
+		}
 		ps.drop(p)
 		out = append(out, ps.report(p, nil, 0, now))
 	}
 }
 
 func (ps *Publications) drop(p *publication) {
-	delete(ps.byTag, p.tag)
-	ps.agenda.set(p, 0)
+	ps.n--
+	ps.agenda.drop(p)
 	rest := slices.DeleteFunc(ps.byName[p.entity], func(other *publication) bool { return other == p })
 	if len(rest) == 0 {
 		delete(ps.byName, p.entity)
 		return
 	}
 	ps.byName[p.entity] = rest
+}
+
+// find gives the publication of an entity that has the tag; nil: there is none.
+func (ps *Publications) find(entity, tag string) *publication {
+	for _, p := range ps.byName[entity] {
+		if p.tag == tag {
+			return p
+		}
+	}
+	return nil
 }
 
 // freeSlot gives the least slot that no publication of the entity has; zero: there

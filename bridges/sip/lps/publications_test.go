@@ -166,7 +166,7 @@ func TestPublish(t *testing.T) {
 			play(c)
 			c.wait(2 * time.Hour)
 			c.holds("map[]")
-			if n := len(c.byTag) + len(c.byName) + c.agenda.Len(); n > 0 {
+			if n := c.Len() + len(c.byName) + c.agenda.Len(); n > 0 {
 				t.Errorf("%d things are left", n)
 			}
 		})
@@ -244,7 +244,7 @@ func FuzzPublications(f *testing.F) {
 			r.Match = []string{strings.ReplaceAll(tag, "0.", c.boot+".")}
 		}
 		p := c.Publish(r, c.now)
-		if c.Len() != before || c.byTag[first.Tag] == nil {
+		if c.Len() != before || c.find(r.Entity, first.Tag) == nil {
 			t.Fatal("a request counts before it is committed")
 		}
 		if p.Code == 200 {

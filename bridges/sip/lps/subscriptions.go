@@ -700,7 +700,7 @@ func (s *Subscriptions) Answered(dialog string, code int, after time.Duration, n
 	return s.move(d, instantOf(now), out)
 }
 
-// Next is when Advance is due; zero: not before something happens.
+// Next is when Advance may have something to do; zero: not before something happens.
 func (s *Subscriptions) Next() time.Time { return s.agenda.next().time() }
 
 // Advance appends the NOTIFYs whose time has come, at most limit of them.
@@ -735,7 +735,7 @@ func (s *Subscriptions) move(d *dialog, now instant, out []Notify) []Notify {
 // end forgets d.
 func (s *Subscriptions) end(d *dialog) {
 	delete(s.dialogs, d.tag)
-	s.agenda.set(d, 0)
+	s.agenda.drop(d)
 	if !d.glance {
 		s.keep(d.tag, nil)
 	}

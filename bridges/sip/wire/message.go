@@ -158,6 +158,7 @@ type Message struct {
 	number       uint32 // of CSeq
 	numberMethod span
 	via          via
+	from, to     Address // as worker.request found them
 	fault        fault
 }
 
@@ -263,10 +264,19 @@ func (m *Message) Seconds(n Name) (uint32, bool) {
 }
 
 // From gives who sends; valid requests have one.
-func (m *Message) From() Address { a, _ := ParseAddress(m.Header(From)); return a }
+func (m *Message) From() Address { return m.address(From, &m.from) }
 
 // To gives whom it is sent to; valid requests have one.
-func (m *Message) To() Address { a, _ := ParseAddress(m.Header(To)); return a }
+func (m *Message) To() Address { return m.address(To, &m.to) }
+
+// address gives what was read before, or reads it now.
+func (m *Message) address(n Name, read *Address) Address {
+	if read.URI != nil {
+		return *read
+	}
+	a, _ := ParseAddress(m.Header(n))
+	return a
+}
 
 // Event gives the event package and its parameters (RFC 6665).
 func (m *Message) Event() ([]byte, Params) { return Value(m.Header(Event)) }

@@ -235,11 +235,12 @@ func (r *running) check(in *Request) (fault, []byte) {
 	case string(m.part(m.numberMethod)) != m.method:
 		return fault{400, "CSeq Of Another Method"}, nil
 	}
-	for _, n := range [...]Name{From, To} {
-		if _, ok := ParseAddress(m.Header(n)); !ok {
-			return fault{400, "Malformed From Or To"}, nil
-		}
+	from, fromOK := ParseAddress(m.Header(From))
+	to, toOK := ParseAddress(m.Header(To))
+	if !fromOK || !toOK {
+		return fault{400, "Malformed From Or To"}, nil
 	}
+	m.from, m.to = from, to
 	if m.Has(Contact) && string(m.Header(Contact)) != "*" {
 		for c := range m.List(Contact) {
 			if _, ok := ParseAddress(c); !ok {
