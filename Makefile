@@ -4,10 +4,10 @@ GO     ?= go
 TOOL    = $(GO) tool -modfile=.ci/tools.mod
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help build test lint bench demo peers docs
+.PHONY: help build test lint bench bench-sip demo peers docs
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/presenced
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/presenced ./cmd/presenced
@@ -28,6 +28,9 @@ lint: ## check the code (golangci-lint, pinned in .ci/tools.mod)
 
 bench: build ## measure, print a table, write bench.json
 	@$(GO) run ./cmd/bench
+
+bench-sip: ## the same for SIP, beside a real Kamailio (make peers)
+	@$(GO) run ./cmd/bench sip
 
 docs: build ## write docs/configuration.md and docs/policy.default.yaml from the code
 	@bin/presenced config reference > docs/configuration.md

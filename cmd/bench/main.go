@@ -1,7 +1,8 @@
 // Command bench runs the benchmarks several times, prints the medians as a table
 // beside what they are to hold, and writes them to bench.json. It is run by
-// "make bench", from the top of the repository; nothing imports it. "bench load" and
-// "bench telephony" run one load program alone.
+// "make bench", from the top of the repository; nothing imports it. "bench sip", run by
+// "make bench-sip", does so for the figures of SIP; either leaves the rows of the other
+// in bench.json. "bench load" and "bench telephony" run one load program alone.
 package main
 
 import (
@@ -59,6 +60,9 @@ const restart = "./aggregator/store"
 // publishing is the package whose benchmark keeps 100,000 publications alive.
 const publishing = "./bridges/sip"
 
+// kamailio is the package that compares with a Kamailio: this one.
+const kamailio = "./cmd/bench"
+
 // result is a figure as it is written to bench.json.
 type result struct {
 	Figure string  `json:"figure"`
@@ -89,11 +93,36 @@ func figures() []figure {
 		{"aes.start_10k_s", phones, "BenchmarkTelephony", "start-s", 1, "s", 20, "", atMost},
 		{"aes.start_10k_window_ratio", "./cmd/presenced", "BenchmarkStartWindow", "ratio", 1, "times", 1.2, "", atMost},
 		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20, "", atMost},
-		{"sip.keepalive_100k_core_share", publishing, "BenchmarkKeepAlive", "core-share", 1, "%", 25, "", atMost},
-		{"sip.refresh_us", publishing, "BenchmarkKeepAlive", "cpu-us/refresh", 1, "µs", 0, "", atMost},
 		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000, "", atMost},
 		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000, "", atMost},
 	}
+}
+
+// sipFigures gives those of "bench sip": what our server takes as a share of what
+// Kamailio does, both in microseconds of processor time, and what it keeps.
+func sipFigures() []figure {
+	var all []figure
+	for _, f := range []struct {
+		name, metric string
+		goal         float64
+	}{
+		{"publish_initial", "initial", 0.75},
+		{"publish_refresh", "refresh", 0.75},
+		{"publish_modify", "modify", 0.75},
+		{"subscribe", "subscribe", 0.6},
+		{"notify_100", "notify", 0.5},
+		{"pair_10k", "pair", 0.6},
+	} {
+		all = append(all,
+			figure{"sip." + f.name + "_ratio", kamailio, "BenchmarkBesideKamailio", f.metric + "-ratio", 1, "times", f.goal, "", atMost},
+			figure{"sip." + f.name + "_us", kamailio, "BenchmarkBesideKamailio", f.metric + "-µs", 1, "µs", 0, "", atMost},
+			figure{"sip." + f.name + "_kamailio_us", kamailio, "BenchmarkBesideKamailio", f.metric + "-kamailio-µs", 1, "µs", 0, "", atMost})
+	}
+	return append(all,
+		figure{"sip.bytes_per_publication", kamailio, "BenchmarkPresenceMemory", "B/publication", 1, "bytes", 1536, "", atMost},
+		figure{"sip.bytes_per_subscription", kamailio, "BenchmarkPresenceMemory", "B/subscription", 1, "bytes", 1536, "", atMost},
+		figure{"sip.keepalive_100k_core_share", publishing, "BenchmarkKeepAlive", "core-share", 1, "%", 25, "", atMost},
+		figure{"sip.refresh_us", publishing, "BenchmarkKeepAlive", "cpu-us/refresh", 1, "µs", 0, "", atMost})
 }
 
 func main() {
@@ -105,8 +134,12 @@ func main() {
 		err = telephony(ctx, os.Stdout)
 	case switchboard:
 		err = exchange(ctx, os.Stdin, os.Stdout)
+	case "sip":
+		err = run(sipFigures())
+	case "":
+		err = run(figures())
 	default:
-		err = run()
+		err = errors.New("usage: bench [sip | load | telephony]")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -117,10 +150,10 @@ func main() {
 // How often each benchmark runs, and those that take long: the load programs, the restart, and the keeping alive.
 const runs, loads = 5, 3
 
-func run() error {
+func run(figures []figure) error {
 	measured := map[string][]float64{} // by package, benchmark and metric
 	var packages []string
-	for _, f := range figures() {
+	for _, f := range figures {
 		if !slices.Contains(packages, f.pkg) {
 			packages = append(packages, f.pkg)
 		}
@@ -137,7 +170,7 @@ func run() error {
 	medians := map[string]float64{}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "figure\tmedian\tsmallest\tlargest\tunit\tgoal\tholds")
-	for _, f := range figures() {
+	for _, f := range figures {
 		values := measured[f.pkg+" "+f.benchmark+" "+f.metric]
 		if len(values) == 0 {
 			return errors.New("no measurement of " + f.name)
@@ -155,21 +188,48 @@ func run() error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
+	return write("bench.json", results)
+}
+
+// write puts results into a file, in the place of what was there of the same figures.
+func write(file string, results []result) error {
+	var all []result
+	data, err := os.ReadFile(file) //nolint:gosec // ours
+	if err == nil {
+		err = json.Unmarshal(data, &all)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w; remove it", file, err)
+	}
+	all = slices.DeleteFunc(all, func(old result) bool {
+		return slices.ContainsFunc(results, func(r result) bool { return r.Figure == old.Figure })
+	})
+	if data, err = json.MarshalIndent(append(all, results...), "", "  "); err != nil {
 		return err
 	}
-	return os.WriteFile("bench.json", append(data, '\n'), 0o644) //nolint:gosec // figures are no secret
+	return os.WriteFile(file, append(data, '\n'), 0o644) //nolint:gosec // figures are no secret
 }
 
 // measure runs what a package has to measure.
 func measure(pkg string) (out []byte, err error) {
-	if pkg != town && pkg != phones {
-		count := runs
-		if pkg == restart || pkg == publishing {
-			count = loads
+	bench := func(which string, count int, more ...string) ([]byte, error) {
+		args := append([]string{"test", "-run", "^$", "-bench", which, "-count", strconv.Itoa(count)}, more...)
+		return exec.Command("go", append(args, pkg)...).Output() //nolint:gosec // packages of this repository
+	}
+	switch pkg {
+	case town, phones:
+	case restart:
+		return bench(".", loads, "-benchmem")
+	case publishing:
+		return bench(".", loads, "-benchtime", "1x")
+	case kamailio:
+		if out, err = bench("BesideKamailio", runs, "-benchtime", "1x"); err != nil {
+			return out, err
 		}
-		return exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchmem", "-count", strconv.Itoa(count), pkg).Output() //nolint:gosec // packages of this repository
+		memory, err := bench("PresenceMemory", 1, "-benchtime", "1x") // the heap is counted, not timed
+		return append(out, memory...), err
+	default:
+		return bench(".", runs, "-benchmem")
 	}
 	self, err := os.Executable()
 	if err != nil {

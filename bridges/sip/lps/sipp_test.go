@@ -16,7 +16,7 @@ func TestSIPp(t *testing.T) {
 	t.Parallel()
 	program := peers.Find(t, "sipp")
 	h := newHouse(t)
-	h.report("4750", presence.PhoneIdle)
+	h.report("4750", presence.PhoneConnected, presence.CalendarMeeting)
 	run := func(scenario, user, person string, words *strings.Replacer, keys ...string) {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join("..", "..", "..", "fixtures", "peers", "sipp", scenario))
@@ -40,11 +40,14 @@ func TestSIPp(t *testing.T) {
 		}
 	}
 	run("publish.xml", "bob", "bob", strings.NewReplacer())
-	for level, want := range map[presence.Level][2]string{
-		presence.LevelBlock: {"active", "closed"}, presence.LevelConfirm: {"pending", "closed"}, presence.LevelTelephony: {"active", "open"},
-		presence.LevelStatus: {"active", "open"}, presence.LevelFull: {"active", "open"},
+	for level, want := range map[presence.Level][4]string{ // Subscription-State, basic status, shown, hidden
+		presence.LevelBlock:     {"active", "closed", "presenced-overall", "presenced-phone"},
+		presence.LevelConfirm:   {"pending", "closed", "presenced-overall", "presenced-phone"},
+		presence.LevelTelephony: {"active", "open", "on-the-phone", "presenced-calendar"},
+		presence.LevelStatus:    {"active", "open", "rpid:busy", "presenced-phone"},
+		presence.LevelFull:      {"active", "open", "presenced-calendar", "rpid:busy"},
 	} {
 		h.gate.set("carol", "alice", level)
-		run("subscribe.xml", "carol", "alice", strings.NewReplacer("STATE", want[0], "BASIC", want[1]), "-key", "watcher", "carol")
+		run("subscribe.xml", "carol", "alice", strings.NewReplacer("STATE", want[0], "BASIC", want[1], "SHOWN", want[2], "HIDDEN", want[3]), "-key", "watcher", "carol")
 	}
 }
