@@ -252,7 +252,10 @@ func limited(list []string, s string) []string {
 
 func (r *reader) attribute(name string) string {
 	value := r.scan.Attribute(name)
-	return strings.ToValidUTF8(value[:min(len(value), MaxText)], "")
+	if len(value) > MaxText { // which may cut a character
+		value = strings.ToValidUTF8(value[:MaxText], "")
+	}
+	return value
 }
 
 // moment reads a time of RFC 3339; anything else is no time.

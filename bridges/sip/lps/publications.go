@@ -40,6 +40,10 @@ type Publish struct {
 	Expires int              // seconds, or -1 where the request does not say
 	Type    string           // media type of the body, in lower case, without parameters
 	Body    []byte
+
+	read      bool // see Read
+	spans     []presence.Span
+	malformed error
 }
 
 // A Published is what becomes of a PUBLISH. It counts from Commit on.
@@ -105,6 +109,15 @@ func isPIDF(mediaType string) bool {
 	return false
 }
 
+// Read reads the body of r, which is not to be changed from then on, ahead of Publish,
+// which else does so itself: any number of goroutines may read at once.
+func (ps *Publications) Read(r *Publish, now time.Time) {
+	if len(r.Body) > 0 && isPIDF(r.Type) {
+		r.spans, r.malformed = ps.read(r.Body, now)
+		r.read = true
+	}
+}
+
 // Publish says what becomes of the request, by the steps of RFC 3903 section 6 in
 // their order. Nothing counts before Commit, so that what fails leaves nothing.
 func (ps *Publications) Publish(r *Publish, now time.Time) Published {
@@ -147,11 +160,13 @@ func (ps *Publications) Publish(r *Publish, now time.Time) Published {
 	}
 	p.made = &publication{tag: p.Tag, entity: r.Entity, subject: r.Subject, slot: slot, expires: instantOf(now.Add(life)), at: absent}
 	if len(r.Body) > 0 {
-		spans, err := ps.read(r.Body, now)
-		if err != nil {
+		if !r.read {
+			ps.Read(r, now)
+		}
+		if r.malformed != nil {
 			return Published{Code: 400}
 		}
-		p.Report = ps.report(p.made, spans, life, now)
+		p.Report = ps.report(p.made, r.spans, life, now)
 	}
 	return p
 }

@@ -175,6 +175,7 @@ func (s *Service) publish(r *wire.Request, from who) {
 
 // accept has the compositor and the hub take p, or neither.
 func (s *Service) accept(p *Publish) Published {
+	s.publications.Read(p, time.Now())
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	a := s.publications.Publish(p, time.Now())
