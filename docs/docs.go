@@ -9,7 +9,7 @@ var files embed.FS
 
 // Names gives the name of each document, without .md, in an order to be read in.
 func Names() []string {
-	return []string{"operating", "policy", "configuration", "security", "support", "architecture", "performance"}
+	return []string{"operating", "policy", "configuration", "api", "security", "support", "architecture", "performance"}
 }
 
 // Read gives a document as Markdown; ok is false where there is none of this name.

@@ -35,7 +35,7 @@ func get(t *testing.T, s *Site, target string, header ...string) *httptest.Respo
 func newSite(w *world) *Site {
 	s := New(DefaultConfig(), w, w, Parts{Past: w}, prometheus.NewRegistry(), quiet())
 	s.zone = time.UTC
-	return s
+	return answering(s)
 }
 
 // A doc is a parsed page.

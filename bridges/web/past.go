@@ -3,9 +3,7 @@ package web
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -78,7 +76,7 @@ func (s *Site) lookBack(ctx context.Context, v viewer, id presence.ID, to time.T
 		return a, nil, errNotShown
 	case age < 0:
 		return a, nil, errAhead
-	case age > pastReach+time.Minute: // the minute is for who asks for all there is
+	case age > pastReach+time.Minute && !v.all: // the minute is for who asks for all there is
 		return a, nil, errTooOld
 	}
 	select {
@@ -102,77 +100,34 @@ func (s *Site) history(ctx context.Context, v viewer, id presence.ID, since, unt
 }
 
 // explainAt gives the reasoning at a past moment as the viewer may see it now.
-func (s *Site) explainAt(ctx context.Context, v viewer, id presence.ID, at time.Time) (reasoning, error) {
+func (s *Site) explainAt(ctx context.Context, v viewer, id presence.ID, at time.Time) (Reasoning, error) {
 	ctx, cancel := context.WithTimeout(ctx, pastTime)
 	defer cancel()
 	access, done, err := s.lookBack(ctx, v, id, at)
 	if err != nil {
-		return reasoning{}, err
+		return Reasoning{}, err
 	}
 	defer done()
 	e, err := s.parts.Past.ExplainAt(ctx, id, at)
 	if err != nil {
-		return reasoning{}, err
+		return Reasoning{}, err
 	}
 	return reasoned(e, access), nil
 }
 
 // pastProblem says what is wrong to who asked; what is wrong inside is logged.
-func (s *Site) pastProblem(r *http.Request, err error) (code int, text string) {
+func (s *Site) pastProblem(ctx context.Context, err error) *Refusal {
 	switch {
 	case errors.Is(err, ErrNotRemembered), errors.Is(err, errNotShown):
-		return http.StatusNotFound, err.Error()
+		return &Refusal{http.StatusNotFound, err.Error()}
 	case errors.Is(err, errTooOld), errors.Is(err, errAhead):
-		return http.StatusBadRequest, err.Error()
+		return &Refusal{http.StatusUnprocessableEntity, err.Error()}
 	default:
-		if r.Context().Err() == nil { // else it is who asked that is gone
-			s.log.WarnContext(r.Context(), "the past cannot be read", "path", r.URL.Path, "error", err)
+		if ctx.Err() == nil { // else it is who asked that is gone
+			s.log.WarnContext(ctx, "the past cannot be read", "error", err)
 		}
-		return http.StatusServiceUnavailable, "the past cannot be read just now; try again"
+		return &Refusal{http.StatusServiceUnavailable, "the past cannot be read just now; try again"}
 	}
-}
-
-// apiHistory gives the changes since a time or for a duration.
-func (s *Site) apiHistory(w http.ResponseWriter, r *http.Request) {
-	id := presence.ID(r.PathValue("id"))
-	if _, ok := s.person(id); !ok {
-		s.refuse(w, r, http.StatusNotFound, "nobody has that id")
-		return
-	}
-	now := time.Now()
-	since, most, err := parseHistory(r, now)
-	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, err.Error())
-		return
-	}
-	changes, err := s.history(r.Context(), s.viewer(r), id, since, now, most)
-	if err != nil {
-		code, text := s.pastProblem(r, err)
-		s.refuse(w, r, code, text)
-		return
-	}
-	s.json(w, r, http.StatusOK, map[string]any{"person": id, "since": since, "changes": changes})
-}
-
-func parseHistory(r *http.Request, now time.Time) (since time.Time, most int, err error) {
-	query := r.URL.Query()
-	since, most = now.Add(-24*time.Hour), maxChanges
-	if text := query.Get("since"); text != "" {
-		if d, err := time.ParseDuration(text); err == nil && d > 0 {
-			since = now.Add(-d)
-		} else if since, err = time.Parse(time.RFC3339, text); err != nil {
-			return since, 0, errors.New("since is neither a duration such as 24h nor a time such as 2026-03-02T10:00:00Z; a plus sign is written %2B")
-		}
-	}
-	if since.Before(now.Add(-pastReach)) {
-		since = now.Add(-pastReach)
-	}
-	if text := query.Get("limit"); text != "" {
-		if most, err = strconv.Atoi(text); err != nil || most < 1 || most > maxChanges {
-			return since, 0, fmt.Errorf("limit is not a number from 1 to %d", maxChanges)
-		}
-	}
-	return since.UTC(), most, nil
 }
 
 // A pastView is what a person's page says of one day.
@@ -221,8 +176,8 @@ func (s *Site) pastOf(r *http.Request, id presence.ID, at, now time.Time) *pastV
 	defer cancel()
 	changes, err := s.history(ctx, s.viewer(r), id, since, until, maxChanges)
 	if err != nil {
-		code, text := s.pastProblem(r, err)
-		v.Problem, v.Ask = fullStop(text), code != http.StatusNotFound
+		wrong := s.pastProblem(r.Context(), err)
+		v.Problem, v.Ask = fullStop(wrong.Text), wrong.Code != http.StatusNotFound
 		return v
 	}
 	v.Ask = true

@@ -56,10 +56,10 @@ func (s *Site) members(v viewer) []member {
 
 // explain gives the reasoning as the viewer may see it: now, or at a moment ahead
 // by what is known now.
-func (s *Site) explain(v viewer, id presence.ID, at time.Time) (reasoning, bool) {
+func (s *Site) explain(v viewer, id presence.ID, at time.Time) (Reasoning, bool) {
 	e, ok := s.desk.Explain(id, at)
 	if !ok {
-		return reasoning{}, false
+		return Reasoning{}, false
 	}
 	if at.IsZero() && e.State.Since.IsZero() { // an explanation is decided anew and knows no history
 		for _, st := range s.desk.States() {

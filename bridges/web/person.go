@@ -108,9 +108,10 @@ func (s *Site) showPerson(w http.ResponseWriter, r *http.Request, code int, bad 
 	at, wrong := now, ""
 	if text := r.URL.Query().Get("at"); text != "" {
 		if then, err := parseMoment(text, s.zone); err != nil {
-			code, wrong = http.StatusBadRequest, err.Error()
+			code, wrong = http.StatusUnprocessableEntity, err.Error()
 		} else if was, err := s.explainAt(r.Context(), viewer, id, then); err != nil {
-			code, wrong = s.pastProblem(r, err)
+			problem := s.pastProblem(r.Context(), err)
+			code, wrong = problem.Code, problem.Text
 		} else {
 			e, at = was, then
 			p.Watch = url.Values{"rows": {"none"}}.Encode() // what was does not change
@@ -141,7 +142,7 @@ func (s *Site) person(id presence.ID) (presence.Person, bool) {
 	return p, ok && p.ID == id
 }
 
-func personOf(p *presence.Person, e *reasoning, now time.Time, zone *time.Location) *personView {
+func personOf(p *presence.Person, e *Reasoning, now time.Time, zone *time.Location) *personView {
 	at := func(t time.Time) moment { return momentOf(t, now, zone) }
 	st := &e.State
 	v := &personView{
@@ -184,7 +185,7 @@ func sayOf(st *presence.State) string {
 func lowered(words string) string { return strings.ToLower(words[:1]) + words[1:] }
 
 // reasons fills in the facts and the rules.
-func (v *personView) reasons(e *reasoning, at func(time.Time) moment) {
+func (v *personView) reasons(e *Reasoning, at func(time.Time) moment) {
 	heard := map[string]time.Time{}
 	for _, h := range e.Sources {
 		if h.At.After(heard[h.Source]) {
@@ -235,7 +236,7 @@ func (v *personView) channels(st *presence.State, at func(time.Time) moment) {
 	}
 }
 
-func (v *personView) heard(e *reasoning, at func(time.Time) moment) {
+func (v *personView) heard(e *Reasoning, at func(time.Time) moment) {
 	for _, h := range e.Sources {
 		s := heardView{Name: h.Source, Subject: h.Subject.Value, At: at(h.At), Live: !h.Stale && !h.Expired}
 		switch {

@@ -9,17 +9,17 @@ import (
 	"presenced/aggregator/presence"
 )
 
-// A reasoning is an explanation as a viewer may see it. Who may not see all of the
+// A Reasoning is an explanation as a viewer may see it. Who may not see all of the
 // state sees none of the rules and sources: which rule was passed, and who was
 // asked, would tell what the view leaves out.
-type reasoning struct {
+type Reasoning struct {
 	presence.Explanation
 
 	Shown string `json:"shown,omitempty"` // how little of it is shown, in words; empty: all that is not private
 }
 
 // reasoned gives what a viewer with that access sees of e.
-func reasoned(e presence.Explanation, a presence.Access) reasoning {
+func reasoned(e presence.Explanation, a presence.Access) Reasoning {
 	view := visible(e.State, a)
 	if e.State.Why.Fact == presence.ManualOffline.String() && !a.Own {
 		a = presence.Access{}
@@ -45,9 +45,9 @@ func reasoned(e presence.Explanation, a presence.Access) reasoning {
 				h.Private, h.Contact = false, ""
 			}
 		}
-		return reasoning{Explanation: e}
+		return Reasoning{Explanation: e}
 	}
-	r := reasoning{Explanation: presence.Explanation{Person: e.Person, At: e.At, State: view}, Shown: shownWords(a)}
+	r := Reasoning{Explanation: presence.Explanation{Person: e.Person, At: e.At, State: view}, Shown: shownWords(a)}
 	if a.Level != presence.LevelFull {
 		return r
 	}
@@ -99,10 +99,10 @@ func shownWords(a presence.Access) string {
 	}
 }
 
-// text writes r for people, times in the given zone.
-func (r *reasoning) text(zone *time.Location) string {
+// Text writes r for people, times in the given zone.
+func (r *Reasoning) Text(zone *time.Location) string {
 	if r.Shown == "" {
-		return r.Text(zone)
+		return r.Explanation.Text(zone)
 	}
 	var b strings.Builder
 	clock := func(t time.Time) string { return t.In(zone).Format("2006-01-02 15:04:05") }

@@ -47,23 +47,22 @@ func (s *Site) routes(gather prometheus.Gatherer) http.Handler {
 		metrics := promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 		mux.Handle("GET /metrics", s.require(signin.ReadHealth, metrics.ServeHTTP))
 	}
-	mux.Handle("GET /api/", s.require(signin.ReadStates, s.apiMissing))
 	mux.Handle("GET /", s.require(signin.ReadStates, s.missingPage))
 	return mux
 }
+
+// Handle has the page answer addresses by h, which finds in the context of a request
+// who asks (signin.From) and has to look what they may. It is to be called before Run.
+func (s *Site) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
 func (s *Site) boardRoutes(mux *http.ServeMux) {
 	s.offer(place{Section: everyone, Href: "/", Icon: "people", Text: "Board", Page: "board", Needs: signin.ReadStates})
 	mux.Handle("GET /{$}", s.require(signin.ReadStates, s.boardPage))
 	mux.Handle("GET /events", s.require(signin.ReadStates, s.events))
-	mux.Handle("GET /api/people", s.require(signin.ReadStates, s.apiPeople))
 }
 
 func (s *Site) personRoutes(mux *http.ServeMux) {
 	mux.Handle("GET /people/{id}", s.require(signin.ReadStates, s.personPage))
-	mux.Handle("GET /api/people/{id}", s.require(signin.ReadStates, s.apiPerson))
-	mux.Handle("GET /api/people/{id}/explain", s.require(signin.ReadStates, s.apiExplain))
-	mux.Handle("GET /api/people/{id}/history", s.require(signin.ReadStates, s.apiHistory))
 	if s.parts.Manual != nil {
 		mux.Handle("POST /people/{id}/presence", s.require(signin.ReadStates, s.byHand))
 	}

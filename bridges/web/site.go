@@ -85,7 +85,8 @@ type Site struct {
 	zone    *time.Location // of times written without script
 	looks   *looks
 	feed    *feed
-	places  []place // the navigation
+	places  []place        // the navigation
+	mux     *http.ServeMux // of everything
 	handler http.Handler
 
 	streams  atomic.Int64
@@ -108,10 +109,11 @@ func New(cfg Config, desk Desk, gate presence.Gate, parts Parts, gather promethe
 	s := &Site{
 		cfg: cfg, desk: desk, gate: gate, parts: parts, log: log, zone: time.Local, looks: newLooks(), started: time.Now(),
 		readers: make(chan struct{}, pastReaders), trying: make(chan struct{}, 1),
-		patience: 10 * time.Second, problems: map[string]int{}, open: map[string]int{}, gazes: map[gaze]int{},
+		patience: 10 * time.Second, mux: http.NewServeMux(), problems: map[string]int{}, open: map[string]int{}, gazes: map[gaze]int{},
 	}
 	s.feed = newFeed(s.rowHTML)
-	s.handler = s.guard(s.identify(s.routes(gather)))
+	s.mux.Handle("/", s.routes(gather))
+	s.handler = s.guard(s.identify(s.mux))
 	return s
 }
 

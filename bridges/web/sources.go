@@ -116,7 +116,6 @@ func (s *Site) sourcesRoutes(mux *http.ServeMux) {
 	})
 	mux.Handle("GET /sources", s.require(signin.ReadHealth, s.sourcesPage))
 	mux.Handle("GET /sources/{name}", s.require(signin.ReadHealth, s.sourcePage))
-	mux.Handle("GET /api/health", s.require(signin.ReadHealth, s.apiHealth))
 	if s.parts.Poller != nil {
 		// An operator may: it changes nothing, and helps whoever has just been repaired.
 		mux.Handle("POST /sources/poll", s.require(signin.WritePresence, s.pollAll))

@@ -1,18 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"text/tabwriter"
 
 	"presenced/aggregator/access"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
 )
 
 // AccessCommand is about who sees what of whom, in a running service.
@@ -30,12 +28,6 @@ type AccessCommand struct {
 	OptOut   AccessOptOutCommand   `cmd:"" help:"The opposite of opt-in."`
 	Forget   AccessForgetCommand   `cmd:"" help:"Remove everything that was set of somebody, readable or not."`
 	Test     AccessTestCommand     `cmd:"" help:"Say what a watcher sees of somebody, by which rule, and which rules it beats."`
-}
-
-// Asked is what every question to the control socket has.
-type Asked struct {
-	Format string `enum:"text,json" default:"text" help:"text or json."`
-	Socket `embed:""`
 }
 
 // An Of is whom a rule is about.
@@ -81,13 +73,13 @@ func (a *AudienceOf) audience() (*access.Audience, error) {
 }
 
 // rule gives what a command is about.
-func (a *AudienceOf) rule(of *Of) (accessJSON, error) {
+func (a *AudienceOf) rule(of *Of) (accessChange, error) {
 	id, err := of.person()
 	if err != nil {
-		return accessJSON{}, err
+		return accessChange{}, err
 	}
 	audience, err := a.audience()
-	return accessJSON{Of: id, For: audience}, err
+	return accessChange{Of: id, For: audience}, err
 }
 
 // AccessListCommand lists rules.
@@ -99,7 +91,7 @@ type AccessListCommand struct {
 // Run implements the command.
 func (c *AccessListCommand) Run(ctx context.Context, term *Terminal) error {
 	var all []access.Setting
-	if err := c.question(ctx, "/access", url.Values{"of": {c.Of}}, &all); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/access?"+given(url.Values{"of": {c.Of}}), nil, &all); err != nil {
 		return err
 	}
 	return c.print(term, all, func(t io.Writer) {
@@ -183,7 +175,7 @@ type AccessWatchersCommand struct {
 // Run implements the command.
 func (c *AccessWatchersCommand) Run(ctx context.Context, term *Terminal) error {
 	var all []access.Watching
-	if err := c.question(ctx, "/access/watchers", url.Values{"of": {c.Person}}, &all); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/people/"+url.PathEscape(c.Person)+"/watchers", nil, &all); err != nil {
 		return err
 	}
 	return c.print(term, all, func(t io.Writer) {
@@ -207,7 +199,7 @@ type AccessPendingCommand struct {
 // Run implements the command.
 func (c *AccessPendingCommand) Run(ctx context.Context, term *Terminal) error {
 	var all []access.Pending
-	if err := c.question(ctx, "/access/pending", url.Values{"of": {c.Person}}, &all); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/access/pending?"+given(url.Values{"of": {c.Person}}), nil, &all); err != nil {
 		return err
 	}
 	return c.print(term, all, func(t io.Writer) {
@@ -224,8 +216,8 @@ type WatcherOf struct {
 	Watcher string `arg:"" help:"An address such as jid:bob@example.com, or the identifier of a person."`
 }
 
-func (w *WatcherOf) body() accessJSON {
-	return accessJSON{Of: presence.ID(w.Person), Watcher: w.Watcher}
+func (w *WatcherOf) body() accessChange {
+	return accessChange{Of: presence.ID(w.Person), Watcher: w.Watcher}
 }
 
 // AccessAllowCommand lets a watcher in.
@@ -275,7 +267,7 @@ type AccessPrivacyCommand struct {
 func (c *AccessPrivacyCommand) Run(ctx context.Context, term *Terminal) error {
 	var p presence.CalendarPrivacy
 	_ = p.UnmarshalText([]byte(c.Shown)) // the command line has checked it
-	return c.change(ctx, term, "privacy", accessJSON{Of: presence.ID(c.Person), Calendar: &p})
+	return c.change(ctx, term, "privacy", accessChange{Of: presence.ID(c.Person), Calendar: &p})
 }
 
 // AccessOptInCommand has somebody shown.
@@ -286,7 +278,7 @@ type AccessOptInCommand struct {
 
 // Run implements the command.
 func (c *AccessOptInCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.change(ctx, term, "opt-in", accessJSON{Of: presence.ID(c.Person)})
+	return c.change(ctx, term, "opt-in", accessChange{Of: presence.ID(c.Person)})
 }
 
 // AccessOptOutCommand has somebody shown no more.
@@ -297,7 +289,7 @@ type AccessOptOutCommand struct {
 
 // Run implements the command.
 func (c *AccessOptOutCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.change(ctx, term, "opt-out", accessJSON{Of: presence.ID(c.Person)})
+	return c.change(ctx, term, "opt-out", accessChange{Of: presence.ID(c.Person)})
 }
 
 // AccessForgetCommand removes all that was set of a person, or the rules for everybody.
@@ -312,7 +304,7 @@ func (c *AccessForgetCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	return c.change(ctx, term, "forget", accessJSON{Of: of})
+	return c.change(ctx, term, "forget", map[string]presence.ID{"of": of}) // also where that is everybody
 }
 
 // AccessTestCommand explains what a watcher sees.
@@ -325,37 +317,26 @@ type AccessTestCommand struct {
 // Run implements the command.
 func (c *AccessTestCommand) Run(ctx context.Context, term *Terminal) error {
 	var e access.Explanation
-	if err := c.question(ctx, "/access/test", url.Values{"watcher": {c.Watcher}, "of": {c.Person}}, &e); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/access/test?"+url.Values{"watcher": {c.Watcher}, "of": {c.Person}}.Encode(), nil, &e); err != nil {
 		return err
 	}
 	return c.print(term, e, func(t io.Writer) { fmt.Fprint(t, e.Text()) })
 }
 
-// question asks for what is at a path of the control socket.
-func (a *Asked) question(ctx context.Context, path string, query url.Values, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://presenced"+path+"?"+query.Encode(), http.NoBody)
-	if err != nil {
-		return err
-	}
-	return a.do(req, into)
+// An accessChange is the body of a change; what a verb does not need stays empty.
+type accessChange struct {
+	Of       presence.ID               `json:"of,omitempty"` // empty: everybody
+	For      *access.Audience          `json:"for,omitempty"`
+	Watcher  string                    `json:"watcher,omitempty"`
+	Level    *presence.Level           `json:"level,omitempty"`
+	Urgent   bool                      `json:"urgent,omitempty"`
+	Calendar *presence.CalendarPrivacy `json:"calendar,omitempty"`
 }
 
 // change asks for a change of the access rules, and prints what came of it.
-func (a *Asked) change(ctx context.Context, term *Terminal, verb string, body accessJSON) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://presenced/access/"+verb, bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	var done accessDone
-	if err := a.do(req, &done); err != nil {
+func (a *Asked) change(ctx context.Context, term *Terminal, verb string, body any) error {
+	var done api.AccessDone
+	if err := a.ask(ctx, http.MethodPost, "/access/"+verb, body, &done); err != nil {
 		return err
 	}
 	return a.print(term, done, func(t io.Writer) {
@@ -367,14 +348,4 @@ func (a *Asked) change(ctx context.Context, term *Terminal, verb string, body ac
 			fmt.Fprintln(t, done.Note)
 		}
 	})
-}
-
-// print writes an answer as JSON, or as text, whose columns are aligned.
-func (a *Asked) print(term *Terminal, answer any, text func(io.Writer)) error {
-	if a.Format == "json" {
-		return printJSON(term.Out, answer)
-	}
-	t := tabwriter.NewWriter(term.Out, 0, 0, 2, ' ', 0)
-	text(t)
-	return t.Flush()
 }

@@ -22,6 +22,8 @@ import (
 	"presenced/aggregator/audit"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
+	"presenced/bridges/web/signin"
 )
 
 // TestAccess sets rules through the command line; they show in a test of access and
@@ -144,8 +146,9 @@ func TestAccessDesk(t *testing.T) {
 		t.Fatal(err)
 	}
 	gate := access.New(access.Config{Default: "confirm", Calendar: "open", OptIn: false}, hub, kept, trail, hub.Again, quiet())
-	c := newControl(filepath.Join(t.TempDir(), "control.sock"), &byHand{manual, hub, trail}, &archive{hub: hub, log: quiet()}, hub, quiet())
-	c.sections = []section{&accessDesk{gate, true, c}, &auditDesk{trail, c}}
+	c := newControl(filepath.Join(t.TempDir(), "control.sock"), api.New(api.Deps{
+		People: hub, Sight: everything{}, Manual: &byHand{manual, hub, trail}, Access: gate, OptIn: true, Audit: trail, Log: quiet(),
+	}), quiet())
 	runUntilEnd(t, c, hub)
 	check := func(method, path, body string, code int, want string) {
 		t.Helper()
@@ -155,15 +158,15 @@ func TestAccessDesk(t *testing.T) {
 		}
 	}
 	const set = `{"of":"ann/lee","for":{"kind":"default"},"level":"full"}`
-	check("GET", "/access", "", 503, "cannot be read from the store yet")
-	check("POST", "/access/set", set, 503, "cannot be read from the store yet")
+	check("GET", "/api/access", "", 503, "cannot be read from the store yet")
+	check("POST", "/api/access/set", set, 503, "cannot be read from the store yet")
 	if err := gate.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	gate.Admit(presence.Watcher{Subject: presence.Subject{Scheme: "jid", Value: "eve@x.org"}, Via: "xmpp"}, "ann/lee")
-	check("GET", "/access/pending", "", 200, `"watcher":{"scheme":"jid","value":"eve@x.org"},"via":"xmpp"`)
-	check("GET", "/access/pending?of=ann/lee", "", 200, `"of":"ann/lee"`)
-	check("GET", "/access/watchers?of=ann/lee", "", 200, `"level":"confirm"`)
+	check("GET", "/api/access/pending", "", 200, `"watcher":{"scheme":"jid","value":"eve@x.org"},"via":"xmpp"`)
+	check("GET", "/api/access/pending?of=ann/lee", "", 200, `"of":"ann/lee"`)
+	check("GET", "/api/people/ann%2Flee/watchers", "", 200, `"level":"confirm"`)
 	var seen atomic.Int32 // states of ann that a bridge has seen
 	watching := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -175,50 +178,52 @@ func TestAccessDesk(t *testing.T) {
 	}()
 	defer func() { cancel(); <-watching }()
 	eventually(t, "the bridge watches", func() bool { return seen.Load() == 1 })
-	check("POST", "/access/allow", `{"of":"ann/lee","watcher":"jid:eve@x.org","level":"status"}`, 200, `"level":"status"`)
+	check("POST", "/api/access/allow", `{"of":"ann/lee","watcher":"jid:eve@x.org","level":"status"}`, 200, `"level":"status"`)
 	eventually(t, "the bridge is to ask again", func() bool { return seen.Load() == 2 })
-	check("GET", "/access/pending", "", 200, "[]")
-	check("GET", "/access/watchers?of=ann/lee", "", 200, `"level":"status"`)
+	check("GET", "/api/access/pending", "", 200, "[]")
+	check("GET", "/api/people/ann%2Flee/watchers", "", 200, `"level":"status"`)
 	for _, bad := range []struct {
 		path, body string
 		code       int
 		want       string
 	}{
-		{"/access/set", "", 400, "the body is not"},
-		{"/access/set", `{"of":"ann/lee","leve":"full"}`, 400, "the body is not"},
-		{"/access/set", `{"of":"ann/lee","for":{"kind":"default"},"level":"all"}`, 400, "none of block, confirm"},
-		{"/access/set", `{"of":"ann/lee","for":{"kind":"tribe"},"level":"full"}`, 400, "none of watcher, group"},
-		{"/access/set", set + set, 400, "the body is not"},
-		{"/access/set", `{"of":"` + strings.Repeat("x", maxControlBody) + `"}`, 400, "the body is not"},
-		{"/access/set", `{"of":"ann/lee","level":"full"}`, 400, "lacks"},
-		{"/access/allow", `{"of":"ann/lee","level":"full"}`, 400, "lacks"},
-		{"/access/open", `{}`, 400, "lacks"},
-		{"/access/privacy", `{"calendar":"open"}`, 404, "name a person"},
-		{"/access/opt-in", `{}`, 404, "name a person"},
-		{"/access/set", strings.Replace(set, "ann/lee", "bob", 1), 404, "nobody in the directory"},
+		{"/api/access/set", "", 400, "body is required"},
+		{"/api/access/set", `{"of":"ann/lee","leve":"full"}`, 422, "unexpected property"},
+		{"/api/access/set", `{"of":"ann/lee","for":{"kind":"default"},"level":"all"}`, 422, "body.level"},
+		{"/api/access/set", `{"of":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "too large"},
+		{"/api/access/open", `{}`, 404, "no such address"},
+		{"/api/access/set", strings.Replace(set, "ann/lee", "bob", 1), 404, "nobody in the directory"},
 	} {
 		check("POST", bad.path, bad.body, bad.code, bad.want)
 	}
-	check("GET", "/audit", "", 400, "since is to be a time")
-	check("GET", "/audit?since=2020-01-01T00:00:00Z&whom=ann/lee", "", 200, `"detail":"watcher jid:eve@x.org: none -\u003e status"`)
+	check("GET", "/api/audit?since=2020-01-01T00:00:00Z&whom=ann/lee", "", 200, `"detail":"watcher jid:eve@x.org: none -> status"`)
 
-	check("PUT", "/people/ann%2Flee/presence", `{"state":"dnd","until":"2020-01-01T00:00:00Z"}`, 400, "has passed")
-	check("GET", "/audit?since=2020-01-01T00:00:00Z", "", 200, `"detail":"failed: an end that has passed`)
-	check("PUT", "/people/bob/presence", `{"state":"dnd"}`, 404, "nobody in the directory")
+	check("PUT", "/api/people/ann%2Flee/presence", `{"state":"dnd","until":"2020-01-01T00:00:00Z"}`, 422, "has passed")
+	check("GET", "/api/audit?since=2020-01-01T00:00:00Z", "", 200, `"detail":"failed: an end that has passed`)
+	check("PUT", "/api/people/bob/presence", `{"state":"dnd"}`, 404, "nobody in the directory")
 	kept.full.Store(true)
-	check("POST", "/access/set", set, 503, "disk full")
+	check("POST", "/api/access/set", set, 503, "disk full")
 	kept.full.Store(false)
 	lines.fail(errors.New("trail full"))
-	check("POST", "/access/set", set, 503, "trail full")
-	check("PUT", "/people/ann%2Flee/presence", `{"state":"dnd"}`, 503, "trail full")
-	check("DELETE", "/people/ann%2Flee/presence", "", 503, "trail full")
-	check("GET", "/audit?since=2020-01-01T00:00:00Z", "", 503, "trail full")
+	check("POST", "/api/access/set", set, 503, "trail full")
+	check("PUT", "/api/people/ann%2Flee/presence", `{"state":"dnd"}`, 503, "trail full")
+	check("DELETE", "/api/people/ann%2Flee/presence", "", 503, "trail full")
+	check("GET", "/api/audit?since=2020-01-01T00:00:00Z", "", 503, "trail full")
 	if got := gate.Access(presence.Watcher{Subject: presence.Subject{Scheme: "jid", Value: "bob@x.org"}}, "ann/lee"); got.Shows() {
 		t.Errorf("refused, and yet %+v", got)
 	}
 	if s, _ := hub.State("ann/lee"); s.Availability != presence.Unknown {
 		t.Errorf("refused, and yet %s", s.Availability)
 	}
+}
+
+// everything is the api.Sight of who sees all there is.
+type everything struct{ api.Sight }
+
+func (everything) Access(signin.Identity, presence.ID) presence.Access { return presence.Everyone() }
+
+func (everything) View(s presence.State, a presence.Access) presence.State {
+	return presence.View(s, a)
 }
 
 // runUntilEnd runs the socket until the test ends.

@@ -2,17 +2,17 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
-	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
 )
 
 // AccountCommand is about who may sign in to the page, in a running service.
@@ -39,8 +39,8 @@ type AccountListCommand struct {
 
 // Run implements the command.
 func (c *AccountListCommand) Run(ctx context.Context, term *Terminal) error {
-	var all []accountJSON
-	if err := c.question(ctx, "/accounts", nil, &all); err != nil {
+	var all []api.Account
+	if err := c.ask(ctx, http.MethodGet, "/accounts", nil, &all); err != nil {
 		return err
 	}
 	return c.print(term, all, func(t io.Writer) {
@@ -50,7 +50,7 @@ func (c *AccountListCommand) Run(ctx context.Context, term *Terminal) error {
 			if !a.Seen.IsZero() {
 				seen = a.Seen.Local().Format("2006-01-02 15:04:05")
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", a.Account, a.Name, a.Role, a.Person, seen)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", a.ID, a.Name, a.Role, a.Person, seen)
 		}
 	})
 }
@@ -70,7 +70,7 @@ func (c *AccountAddCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	return c.ask(ctx, term, "/accounts/add", accountChange{User: c.User, Name: c.Name, Role: c.Role, Person: presence.ID(c.Person), Password: password})
+	return c.changeAccount(ctx, term, http.MethodPost, "/accounts", accountChange{User: c.User, Name: c.Name, Role: c.Role, Person: c.Person, Password: password})
 }
 
 // AccountRoleCommand gives another role.
@@ -82,7 +82,7 @@ type AccountRoleCommand struct {
 
 // Run implements the command.
 func (c *AccountRoleCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.ask(ctx, term, "/accounts/role", accountChange{User: c.User, Role: c.Role})
+	return c.changeAccount(ctx, term, http.MethodPut, accountPath(c.User)+"/role", accountChange{Role: c.Role})
 }
 
 // AccountPersonCommand says who somebody is.
@@ -94,7 +94,7 @@ type AccountPersonCommand struct {
 
 // Run implements the command.
 func (c *AccountPersonCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.ask(ctx, term, "/accounts/person", accountChange{User: c.User, Person: presence.ID(c.Person)})
+	return c.changeAccount(ctx, term, http.MethodPut, accountPath(c.User)+"/person", map[string]string{"person": c.Person})
 }
 
 // AccountPasswordCommand gives a new password.
@@ -109,7 +109,7 @@ func (c *AccountPasswordCommand) Run(ctx context.Context, term *Terminal) error 
 	if err != nil {
 		return err
 	}
-	return c.ask(ctx, term, "/accounts/password", accountChange{User: c.User, Password: password})
+	return c.changeAccount(ctx, term, http.MethodPut, accountPath(c.User)+"/password", accountChange{Password: password})
 }
 
 // AccountRemoveCommand removes an account.
@@ -120,7 +120,7 @@ type AccountRemoveCommand struct {
 
 // Run implements the command.
 func (c *AccountRemoveCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.ask(ctx, term, "/accounts/remove", accountChange{User: c.User})
+	return c.changeAccount(ctx, term, http.MethodDelete, accountPath(c.User), nil)
 }
 
 // AccountLinkCommand prints the link for the first administrator.
@@ -130,7 +130,7 @@ type AccountLinkCommand struct {
 
 // Run implements the command.
 func (c *AccountLinkCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.ask(ctx, term, "/accounts/link", accountChange{})
+	return c.changeAccount(ctx, term, http.MethodPost, "/accounts/first-link", nil)
 }
 
 // TokenListCommand lists tokens.
@@ -140,8 +140,8 @@ type TokenListCommand struct {
 
 // Run implements the command.
 func (c *TokenListCommand) Run(ctx context.Context, term *Terminal) error {
-	var all []tokenJSON
-	if err := c.question(ctx, "/tokens", nil, &all); err != nil {
+	var all []api.Token
+	if err := c.ask(ctx, http.MethodGet, "/tokens", nil, &all); err != nil {
 		return err
 	}
 	return c.print(term, all, func(t io.Writer) {
@@ -164,31 +164,34 @@ type TokenRevokeCommand struct {
 
 // Run implements the command.
 func (c *TokenRevokeCommand) Run(ctx context.Context, term *Terminal) error {
-	return c.ask(ctx, term, "/tokens/revoke", accountChange{Token: c.Token})
+	return c.changeAccount(ctx, term, http.MethodDelete, "/tokens/"+url.PathEscape(c.Token), nil)
 }
 
-// ask asks for a change of accounts or tokens, and prints what was done.
-func (a *Asked) ask(ctx context.Context, term *Terminal, path string, change accountChange) error {
-	data, err := json.Marshal(change) //nolint:gosec // the password goes over the control socket only
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://presenced"+path, bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	var done accountDone
-	if err := a.do(req, &done); err != nil {
-		return err
-	}
-	return a.print(term, done, func(t io.Writer) { fmt.Fprintln(t, done.Done) })
+// An accountChange is the body of a change; what it does not need stays empty.
+type accountChange struct {
+	User     string `json:"user,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Role     string `json:"role,omitempty"`
+	Person   string `json:"person,omitempty"`
+	Password string `json:"password,omitempty"`
 }
+
+func accountPath(user string) string { return "/accounts/" + url.PathEscape(user) }
+
+// changeAccount asks for a change of accounts or tokens, and prints what was done.
+func (a *Asked) changeAccount(ctx context.Context, term *Terminal, method, path string, body any) error {
+	var done api.AccountDone
+	if err := a.ask(ctx, method, path, body, &done); err != nil {
+		return err
+	}
+	return a.print(term, done, func(t io.Writer) { fmt.Fprintln(t, cmp.Or(done.Link, done.Done)) })
+}
+
+const maxPasswordLine = 4 << 10
 
 // readPassword reads the first line of in: a password is never on a command line.
 func readPassword(in io.Reader) (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(in, maxControlBody)).ReadString('\n')
+	line, err := bufio.NewReader(io.LimitReader(in, maxPasswordLine)).ReadString('\n')
 	if line = strings.TrimRight(line, "\r\n"); line == "" {
 		return "", errors.Join(errors.New("the password is read from standard input, and there is none"), err)
 	}

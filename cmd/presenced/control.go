@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,9 +16,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"presenced/aggregator"
 	"presenced/aggregator/audit"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
+	"presenced/bridges/web/signin"
 	"presenced/internal/config"
 )
 
@@ -44,21 +44,13 @@ func (c *ControlConfig) Check() []config.Problem {
 	return nil
 }
 
-// control lets whoever may open the socket set presence by hand. It is run by the
-// supervisor as a bridge is, so that a socket that cannot be had costs nothing else.
-//
-//	PUT    /people/{id}/presence  {"state": "dnd", "until": "2026-11-20T15:00:00Z"}  until may be left out
-//	DELETE /people/{id}/presence
-//
-// Both answer an answerJSON once the change is durable, or {"error": "..."}.
+// control serves the API to whoever may open the socket, who is an administrator. It
+// is run by the supervisor as a bridge is, so that a socket that cannot be had costs
+// nothing else.
 type control struct {
 	socket string
-	hand   *byHand
-	past   *archive
-	hub    *aggregator.Hub
+	api    *api.API
 	log    *slog.Logger
-
-	sections []section
 
 	mu        sync.Mutex
 	listening bool
@@ -66,11 +58,8 @@ type control struct {
 	errorAt   time.Time
 }
 
-// A section is more that the socket answers to.
-type section interface{ routes(mux *http.ServeMux) }
-
-func newControl(socket string, hand *byHand, past *archive, hub *aggregator.Hub, log *slog.Logger) *control {
-	return &control{socket: socket, hand: hand, past: past, hub: hub, log: log}
+func newControl(socket string, served *api.API, log *slog.Logger) *control {
+	return &control{socket: socket, api: served, log: log}
 }
 
 // The limits of a connection and a request.
@@ -81,7 +70,6 @@ const (
 	controlIdleTime   = 30 * time.Second
 	controlStopTime   = 10 * time.Second // for the changes that are under way
 	maxControlHeader  = 8 << 10
-	maxControlBody    = 4 << 10
 )
 
 // Name implements aggregator.Bridge.
@@ -230,121 +218,18 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
-// requestJSON is the body of a PUT.
-type requestJSON struct {
-	State string    `json:"state"`
-	Until time.Time `json:"until,omitzero"`
-}
-
-// answerJSON says what is set by hand, and what the presence is with it.
-type answerJSON struct {
-	Person   presence.ID    `json:"person"`
-	State    string         `json:"state,omitempty"` // set by hand; empty: nothing
-	Until    time.Time      `json:"until,omitzero"`  // when it ends; zero: when it is cleared
-	Presence presence.State `json:"presence"`        // as everyone sees it
-}
-
+// routes is the API, for who the kernel says asks. Nobody asks anything unnamed.
 func (c *control) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("PUT /people/{id}/presence", c.set)
-	mux.HandleFunc("DELETE /people/{id}/presence", c.clear)
-	c.past.routes(mux)
-	for _, s := range c.sections {
-		s.routes(mux)
-	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		c.answer(w, r, http.StatusNotFound, map[string]string{"error": "there is no such address"})
+	served := c.api.Handler(func(r *http.Request) audit.Actor {
+		return audit.Actor{Who: signin.From(r.Context()).Account, From: "control socket"}
 	})
-	return mux
-}
-
-func (c *control) set(w http.ResponseWriter, r *http.Request) {
-	by, ok := c.by(w, r)
-	if !ok {
-		return
-	}
-	var body requestJSON
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControlBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil || dec.More() {
-		c.answer(w, r, http.StatusBadRequest, map[string]string{"error": `the body is not as {"state": "dnd", "until": "2026-11-20T15:00:00Z"}, until may be left out`})
-		return
-	}
-	fact, err := aggregator.ParseManual(body.State)
-	if err != nil {
-		c.refuse(w, r, err)
-		return
-	}
-	id := presence.ID(r.PathValue("id"))
-	report, err := c.hand.Set(r.Context(), by, id, fact, body.Until)
-	if err != nil {
-		c.refuse(w, r, err)
-		return
-	}
-	c.done(w, r, answerJSON{Person: id, State: aggregator.ManualName(fact), Until: report.Spans[0].Until})
-}
-
-func (c *control) clear(w http.ResponseWriter, r *http.Request) {
-	by, ok := c.by(w, r)
-	if !ok {
-		return
-	}
-	id := presence.ID(r.PathValue("id"))
-	if err := c.hand.Clear(r.Context(), by, id); err != nil {
-		c.refuse(w, r, err)
-		return
-	}
-	c.done(w, r, answerJSON{Person: id})
-}
-
-// by says who asks; nobody changes anything unnamed.
-func (c *control) by(w http.ResponseWriter, r *http.Request) (audit.Actor, bool) {
-	who, ok := whoAsks(r)
-	if !ok {
-		c.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
-	}
-	return who, ok
-}
-
-var errNameless = errors.New("who asks cannot be told")
-
-// whoAsks names the user at the other end of the control socket.
-func whoAsks(r *http.Request) (audit.Actor, bool) {
-	peer, ok := r.Context().Value(peerKey{}).(*syscall.Ucred)
-	if !ok {
-		return audit.Actor{}, false
-	}
-	return audit.Actor{Who: fmt.Sprintf("uid %d", peer.Uid), From: "control socket"}, true
-}
-
-func (c *control) done(w http.ResponseWriter, r *http.Request, a answerJSON) {
-	state, _ := c.hub.State(a.Person)
-	a.Presence = presence.View(state, presence.Everyone())
-	c.answer(w, r, http.StatusOK, a)
-}
-
-func (c *control) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	code := http.StatusInternalServerError
-	switch {
-	case errors.Is(err, aggregator.ErrNobody):
-		code = http.StatusNotFound
-	case errors.Is(err, aggregator.ErrUnfit):
-		code = http.StatusBadRequest
-	case errors.Is(err, aggregator.ErrNotKept), errors.Is(err, audit.ErrUnwritten):
-		code = http.StatusServiceUnavailable
-		c.log.WarnContext(r.Context(), "a change by hand was refused", "error", err)
-	}
-	c.answer(w, r, code, map[string]string{"error": err.Error()})
-}
-
-func (c *control) answer(w http.ResponseWriter, r *http.Request, code int, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		code, data = http.StatusInternalServerError, []byte(`{"error": "internal error"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	if _, err := w.Write(append(data, '\n')); err != nil {
-		c.log.DebugContext(r.Context(), "an answer was not taken", "error", err)
-	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := r.Context().Value(peerKey{}).(*syscall.Ucred)
+		if !ok {
+			http.Error(w, "who asks cannot be told", http.StatusForbidden)
+			return
+		}
+		who := signin.Identity{Account: fmt.Sprintf("uid %d", peer.Uid), Role: signin.Administrator, Via: signin.ViaSocket}
+		served.ServeHTTP(w, r.WithContext(signin.With(r.Context(), who)))
+	})
 }

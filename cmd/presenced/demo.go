@@ -17,6 +17,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web"
+	"presenced/bridges/web/api"
 	"presenced/bridges/web/signin"
 	"presenced/domino"
 	"presenced/exchange"
@@ -98,11 +99,13 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	parts := web.Parts{
-		SignIn: door, Manual: &byHand{manual: manual, hub: hub}, Poller: supervisor, Policies: &policies{cfg, &archive{hub: hub, log: log}}, Version: version,
-	}
+	hand, rules := &byHand{manual: manual, hub: hub}, &policies{cfg, &archive{hub: hub, log: log}}
+	parts := web.Parts{SignIn: door, Manual: hand, Poller: supervisor, Policies: rules, Version: version}
 	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, parts, newMetrics(hub, supervisor), log)
 	supervisor.AddBridge(site)
+	served := api.New(api.Deps{Version: version, People: hub, Sight: site, Parts: supervisor, Manual: hand, Log: log}) //nolint:contextcheck // each request has a context of its own
+	supervisor.AddBridge(served)
+	site.Handle("/api/", served.Handler(fromNetwork(door)))
 
 	fmt.Fprintf(term.Out, "A day in an office of %d, %g times as fast as the clock. The phones are on a simulated Communication Manager,\n"+
 		"the calendars on a simulated Exchange and a simulated Domino; everything between them and this line is the product.\n\n"+

@@ -52,6 +52,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 			"presenced/aggregator", "presenced/aggregator/access", "presenced/aggregator/audit", "presenced/aggregator/directory", "presenced/aggregator/journal",
 			"presenced/aggregator/lease", "presenced/aggregator/services", "presenced/bridges/web/...", "presenced/docs",
 		}},
+		{"presenced/bridges/web/api", []string{"presenced/aggregator", "presenced/aggregator/access", "presenced/aggregator/audit", "presenced/aggregator/directory", "presenced/aggregator/journal", "presenced/aggregator/lease", "presenced/aggregator/services", "presenced/bridges/web", "presenced/bridges/web/...", "presenced/docs"}},
 		{"presenced/bridges/web/certificate", nil},
 		{"presenced/bridges/web/signin", nil},
 		{"presenced/fixtures/sim/simaes", []string{"presenced/aes/csta", "presenced/fixtures/sim/..."}},

@@ -33,6 +33,7 @@ type commands struct {
 	AES     AESCommand     `cmd:"" name:"aes" help:"About AES."`
 	Explain ExplainCommand `cmd:"" help:"Say why a person's presence is what it is."`
 	History HistoryCommand `cmd:"" help:"Say what somebody's presence was, and why."`
+	Board   BoardCommand   `cmd:"" help:"Say what people are doing."`
 	Status  StatusCommand  `cmd:"" help:"Say how the parts of a running service fare."`
 	Backup  BackupCommand  `cmd:"" help:"Write everything durable into one file; the service must not run on the same folder."`
 	Restore RestoreCommand `cmd:"" help:"Make the store what it was at a backup."`

@@ -23,6 +23,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
 )
 
 // process runs the service as a process of its own.
@@ -209,7 +210,7 @@ func TestManualUnderKill9(t *testing.T) {
 						method, body = http.MethodDelete, ""
 					}
 					tried[i] = n
-					code, answer, err := ask(s.socket(), method, fmt.Sprintf("/people/p%d/presence", i), body)
+					code, answer, err := ask(s.socket(), method, fmt.Sprintf("/api/people/p%d/presence", i), body)
 					if err != nil { // killed
 						return
 					}
@@ -259,7 +260,8 @@ func TestControl(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "run", "control.sock")
-	c := newControl(socket, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet())
+	served := api.New(api.Deps{People: hub, Sight: everything{}, Manual: &byHand{manual: manual, hub: hub}, Log: quiet()})
+	c := newControl(socket, served, quiet())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx, hub) }()
@@ -271,23 +273,23 @@ func TestControl(t *testing.T) {
 	}()
 	eventually(t, "the socket is there", func() bool { return c.Status().Phase == presence.PhaseLive })
 
-	const path = "/people/ann%2Flee/presence"
+	const path = "/api/people/ann%2Flee/presence"
 	for _, c := range []struct {
 		method, path, body string
 		code               int
 		want               string
 	}{
-		{"GET", path, "", 404, "there is no such address"},
+		{"GET", path, "", 405, "DELETE, PUT"},
 		{"PUT", "/people", "{}", 404, "there is no such address"},
-		{"PUT", path, "", 400, "the body is not"},
-		{"PUT", path, "dnd", 400, "the body is not"},
-		{"PUT", path, `{"state":"dnd","untill":"2026-11-20T15:00:00Z"}`, 400, "the body is not"},
-		{"PUT", path, `{"state":"dnd"} {"state":"away"}`, 400, "the body is not"},
-		{"PUT", path, `{"state":"` + strings.Repeat("x", 1<<20) + `"}`, 400, "the body is not"},
-		{"PUT", path, `{"state":"ringing"}`, 400, "these can"},
-		{"PUT", path, `{"state":"dnd","until":"2020-01-01T00:00:00Z"}`, 400, "has passed"},
-		{"PUT", "/people/bob/presence", `{"state":"dnd"}`, 404, "nobody in the directory"},
-		{"DELETE", "/people/bob/presence", "", 404, "nobody in the directory"},
+		{"PUT", path, "", 400, "body is required"},
+		{"PUT", path, "dnd", 400, "invalid character"},
+		{"PUT", path, `{"state":"dnd","untill":"2026-11-20T15:00:00Z"}`, 422, "unexpected property"},
+		{"PUT", path, `{"state":"dnd"} {"state":"away"}`, 400, "invalid character"},
+		{"PUT", path, `{"state":"` + strings.Repeat("x", 1<<16) + `"}`, 413, "too large"},
+		{"PUT", path, `{"state":"ringing"}`, 422, "body.state"},
+		{"PUT", path, `{"state":"dnd","until":"2020-01-01T00:00:00Z"}`, 422, "has passed"},
+		{"PUT", "/api/people/bob/presence", `{"state":"dnd"}`, 404, "nobody in the directory"},
+		{"DELETE", "/api/people/bob/presence", "", 404, "nobody in the directory"},
 		{"PUT", path, `{"state":"dnd"}`, 200, `"state":"dnd"`},
 		{"DELETE", path, "", 200, `"availability":"unknown"`},
 	} {
@@ -311,11 +313,11 @@ func TestControl(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if err := newControl(socket, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if err := newControl(socket, served, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("on the socket of a living process: %v", err)
 	}
 	file := write(t, "file", "precious")
-	if err := newControl(file, &byHand{manual: manual, hub: hub}, &archive{hub: hub, log: quiet()}, hub, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if err := newControl(file, served, quiet()).Run(ctx, hub); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("on a file: %v", err)
 	}
 	if data, _ := os.ReadFile(file); string(data) != "precious" {

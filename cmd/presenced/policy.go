@@ -122,7 +122,7 @@ func writeTable(w io.Writer, p *presence.Policy) error {
 	return t.Flush()
 }
 
-// policies is the web.Policies of the page.
+// policies is the web.Policies of the page and the api.Policy.
 type policies struct {
 	cfg  *Config
 	past *archive

@@ -2,17 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"presenced/aggregator"
 	"presenced/aggregator/audit"
@@ -73,7 +69,7 @@ func newServices(ctx context.Context, cfg *Config, kept *store.Store, hub *aggre
 	for _, h := range supervisor.Health() {
 		taken[h.Name] = "a " + string(h.Kind)
 	}
-	for _, name := range []string{"access", "control", "directory", "journal", "leases", "manual", "policy", "services", "store", "web"} {
+	for _, name := range []string{"access", "api", "control", "directory", "journal", "leases", "manual", "policy", "services", "store", "web"} {
 		taken[name] = "a part of presenced"
 	}
 	fixed := make([]services.Service, 0, len(cfg.SIP))
@@ -281,38 +277,6 @@ func (a *administration) review() {
 	}
 }
 
-// serviceJSON is a service, as the control socket gives it.
-type serviceJSON struct {
-	ID       string           `json:"id"`
-	Origin   string           `json:"origin"` // store or configuration
-	Revision uint64           `json:"revision,omitempty"`
-	Form     any              `json:"form"` // the keys of the file
-	Text     string           `json:"text"` // the same as YAML
-	People   int              `json:"people"`
-	Status   presence.Status  `json:"status"`
-	Network  *presence.Status `json:"network,omitempty"` // of the subscriptions, where there are any
-	Servers  []sip.Peer       `json:"servers,omitempty"`
-}
-
-// servicesJSON is all services, or those that are known.
-type servicesJSON struct {
-	Services []serviceJSON `json:"services"`
-	Problem  string        `json:"problem,omitempty"` // why they are not all
-}
-
-func (a *administration) describe(r *services.Record) serviceJSON {
-	j := serviceJSON{ID: r.ID, Origin: "store", Revision: r.Revision, Text: string(services.Format(r.Service))}
-	if r.Revision == 0 {
-		j.Origin = "configuration"
-	}
-	_ = yaml.Unmarshal([]byte(j.Text), &j.Form) // of our own making
-	j.People = r.Count(a.people())
-	if o := a.find(r.ID); o != nil {
-		j.Status, j.Network, j.Servers = a.fares(r.ID, o)
-	}
-	return j
-}
-
 // fares gives how the bridge of a service, its subscriptions and its servers fare;
 // network is nil where it has no subscriptions, servers where it runs on another machine.
 func (a *administration) fares(id string, o *outlet) (status presence.Status, network *presence.Status, servers []sip.Peer) {
@@ -331,72 +295,6 @@ func (a *administration) fares(id string, o *outlet) (status presence.Status, ne
 		}
 	}
 	return status, network, servers
-}
-
-// orderJSON is the body of a change; editJSON one edit of it.
-type orderJSON struct {
-	Edits  []editJSON `json:"edits"`
-	Force  bool       `json:"force,omitempty"`
-	DryRun bool       `json:"dry_run,omitempty"`
-}
-
-type editJSON struct {
-	ID       string `json:"id"`
-	Text     string `json:"text,omitempty"` // the service as YAML; empty: it is deleted
-	Revision uint64 `json:"revision,omitempty"`
-}
-
-// maxOrder is the largest body of a change.
-const maxOrder = 8 << 20
-
-// routes implements router.
-//
-//	GET  /services             all, with how they fare
-//	GET  /services/{id}
-//	POST /services             an orderJSON: what it does, or would do
-//	POST /services/{id}/sync   publish everybody again
-//	POST /services/{id}/test   try the servers
-func (a *administration) routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
-		all, err := a.catalog.List()
-		out := servicesJSON{Services: make([]serviceJSON, 0, len(all))}
-		if err != nil {
-			out.Problem = err.Error()
-		}
-		for i := range all {
-			out.Services = append(out.Services, a.describe(&all[i]))
-		}
-		a.answer(w, r, http.StatusOK, out)
-	})
-	mux.HandleFunc("POST /services", a.apply)
-	one := func(do func(ctx context.Context, r *services.Record, who audit.Actor) (any, error)) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			who, ok := whoAsks(r)
-			if !ok {
-				a.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
-				return
-			}
-			record, err := a.catalog.Find(r.PathValue("id"))
-			var out any
-			if err == nil {
-				out, err = do(r.Context(), &record, who)
-			}
-			if err != nil {
-				a.refuse(w, r, err)
-				return
-			}
-			a.answer(w, r, http.StatusOK, out)
-		}
-	}
-	mux.HandleFunc("GET /services/{id}", one(func(_ context.Context, r *services.Record, _ audit.Actor) (any, error) {
-		return a.describe(r), nil
-	}))
-	mux.HandleFunc("POST /services/{id}/sync", one(func(ctx context.Context, r *services.Record, who audit.Actor) (any, error) {
-		return a.describe(r), a.Sync(ctx, r.ID, who)
-	}))
-	mux.HandleFunc("POST /services/{id}/test", one(func(ctx context.Context, r *services.Record, who audit.Actor) (any, error) {
-		return a.try(ctx, &r.Service, who)
-	}))
 }
 
 // Services implements web.Services.
@@ -458,62 +356,4 @@ func (a *administration) try(ctx context.Context, s *services.Service, by audit.
 		return nil
 	})
 	return found, err
-}
-
-func (a *administration) apply(w http.ResponseWriter, r *http.Request) {
-	who, ok := whoAsks(r)
-	if !ok {
-		a.answer(w, r, http.StatusForbidden, map[string]string{"error": errNameless.Error()})
-		return
-	}
-	var body orderJSON
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil || dec.More() {
-		a.answer(w, r, http.StatusBadRequest, map[string]string{"error": fmt.Sprintf(
-			`the body is larger than %d bytes, or not as {"edits": [{"id": "hq", "text": "id: hq\n...", "revision": 5}]}`, maxOrder)})
-		return
-	}
-	o := services.Order{Force: body.Force, DryRun: body.DryRun, Who: who.Who, From: who.From}
-	for _, e := range body.Edits {
-		edit := services.Edit{ID: e.ID, Revision: e.Revision}
-		if e.Text != "" {
-			s, err := services.Parse(e.ID, []byte(e.Text))
-			if err != nil {
-				a.refuse(w, r, fmt.Errorf("%.70s %w: %w", e.ID, services.ErrUnfit, err))
-				return
-			}
-			edit.Service = &s
-		}
-		o.Edits = append(o.Edits, edit)
-	}
-	outcomes, err := a.catalog.Apply(r.Context(), o)
-	if err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	a.answer(w, r, http.StatusOK, outcomes)
-}
-
-func (a *administration) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	code := http.StatusServiceUnavailable
-	switch {
-	case errors.Is(err, services.ErrNone):
-		code = http.StatusNotFound
-	case errors.Is(err, services.ErrConflict), errors.Is(err, services.ErrExcess):
-		code = http.StatusConflict
-	case errors.Is(err, services.ErrUnfit), errors.Is(err, services.ErrFixed):
-		code = http.StatusBadRequest
-	default:
-		a.log.WarnContext(r.Context(), "a change of the presence services was refused", "error", err)
-	}
-	a.answer(w, r, code, map[string]string{"error": err.Error()})
-}
-
-func (a *administration) answer(w http.ResponseWriter, r *http.Request, code int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		a.log.DebugContext(r.Context(), "an answer was not taken", "error", err)
-	}
 }

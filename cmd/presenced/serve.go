@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,6 +25,8 @@ import (
 	"presenced/aggregator/store"
 	"presenced/bridges/sip/lps"
 	"presenced/bridges/web"
+	"presenced/bridges/web/api"
+	"presenced/bridges/web/signin"
 	"presenced/bridges/xmpp"
 	"presenced/domino"
 	"presenced/exchange"
@@ -126,7 +129,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	receivers := addReceivers(supervisor, cfg, told, gate, log)
+	receivers := addReceivers(supervisor, cfg, told, gate, trail, log)
 	administered, err := newServices(ctx, cfg, kept, hub, gate, trail, supervisor, log)
 	if err != nil {
 		return err
@@ -139,17 +142,22 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	hand := &byHand{manual, hub, trail}
-	if cfg.Control.Socket != "" {
-		socket := newControl(cfg.Control.Socket, hand, past, hub, log.With("bridge", "control"))
-		socket.sections = []section{&accessDesk{gate, cfg.Access.OptIn, socket}, &auditDesk{trail, socket}, &doorkeeper{door, socket}, administered, &webhookDesk{receivers.hooks, trail, socket}}
-		supervisor.AddBridge(socket)
-	}
-	metrics := newMetrics(hub, supervisor)
+	table := &policies{cfg, past}
 	parts := web.Parts{
 		SignIn: door, Certificate: shown, Past: past, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Services: administered,
-		Poller: supervisor, Policies: &policies{cfg, past}, Audit: trail, Version: version,
+		Poller: supervisor, Policies: table, Audit: trail, Version: version,
 	}
-	supervisor.AddBridge(web.New(cfg.Web, desk{hub, supervisor}, gate, parts, metrics, log))
+	site := web.New(cfg.Web, desk{hub, supervisor}, gate, parts, newMetrics(hub, supervisor), log)
+	supervisor.AddBridge(site)
+	served := api.New(api.Deps{ //nolint:contextcheck // each request has a context of its own
+		Version: version, People: hub, Sight: site, Parts: supervisor, Manual: hand, Access: gate, OptIn: cfg.Access.OptIn, Accounts: accounts(door), Webhooks: receivers,
+		Services: administered, Policy: table, Audit: trail, Log: log.With("part", "api"),
+	})
+	supervisor.AddBridge(served)
+	site.Handle("/api/", served.Handler(fromNetwork(door)))
+	if cfg.Control.Socket != "" {
+		supervisor.AddBridge(newControl(cfg.Control.Socket, served, log.With("bridge", "control")))
+	}
 
 	// The recorder outlives the sources and bridges, to write what they said last.
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
@@ -225,6 +233,16 @@ func notePolicy(ctx context.Context, trail *audit.Trail, file string, was, is *p
 	})
 	if err != nil {
 		log.Error("the audit trail does not say that the policy was read again", "error", err)
+	}
+}
+
+// fromNetwork names who asks the API at the page for the audit trail, as the page does.
+func fromNetwork(desk *signin.Desk) func(*http.Request) audit.Actor {
+	return func(r *http.Request) audit.Actor {
+		if desk == nil { // then nobody may change anything
+			return audit.Actor{}
+		}
+		return audit.Actor(desk.By(r))
 	}
 }
 

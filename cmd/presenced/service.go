@@ -2,10 +2,8 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +13,10 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"presenced/aggregator/presence"
 	"presenced/aggregator/services"
-	"presenced/bridges/sip"
+	"presenced/bridges/web/api"
 )
 
 // ServiceCommand is about the presence services.
@@ -35,33 +32,10 @@ type ServiceCommand struct {
 	Sync   ServiceSyncCommand   `cmd:"" help:"Publish everybody of one again, whatever its server holds."`
 }
 
-// serviceTime is how long a command waits for the service: longer than a change, or
-// a trial of the servers, may take.
-const serviceTime = 20 * time.Second
-
-// services asks the service about presence services.
-func (s *Socket) services(ctx context.Context, method, path string, body, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, serviceTime)
-	defer cancel()
-	var content io.Reader = http.NoBody
-	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		content = bytes.NewReader(data)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://presenced/services"+path, content)
-	if err != nil {
-		return err
-	}
-	return s.do(req, into)
-}
-
 // all gives all services. The error may say that only those given are known.
-func (s *Socket) all(ctx context.Context) ([]serviceJSON, error) {
-	var answer servicesJSON
-	err := s.services(ctx, http.MethodGet, "", nil, &answer)
+func (s *Server) all(ctx context.Context) ([]api.Service, error) {
+	var answer api.ServiceList
+	err := s.ask(ctx, http.MethodGet, "/services", nil, &answer)
 	if err == nil && answer.Problem != "" {
 		err = errors.New(answer.Problem)
 	}
@@ -69,18 +43,18 @@ func (s *Socket) all(ctx context.Context) ([]serviceJSON, error) {
 }
 
 // service gives one service by its identifier.
-func (s *Socket) service(ctx context.Context, id string) (*serviceJSON, services.Service, error) {
-	var j serviceJSON
-	if err := s.services(ctx, http.MethodGet, "/"+url.PathEscape(id), nil, &j); err != nil {
+func (s *Server) service(ctx context.Context, id string) (*api.Service, services.Service, error) {
+	var j api.Service
+	if err := s.ask(ctx, http.MethodGet, "/services/"+url.PathEscape(id), nil, &j); err != nil {
 		return nil, services.Service{}, err
 	}
-	form, err := j.service()
+	form, err := formOf(&j)
 	return &j, form, err
 }
 
-// service gives the form of j. One of the configuration need not be fit as a
-// service; it cannot be edited.
-func (j *serviceJSON) service() (services.Service, error) {
+// formOf gives the form of j. One of the configuration need not be fit as a service;
+// it cannot be edited.
+func formOf(j *api.Service) (services.Service, error) {
 	s, err := services.Parse(j.ID, []byte(j.Text))
 	if j.Revision == 0 {
 		err = nil
@@ -91,7 +65,7 @@ func (j *serviceJSON) service() (services.Service, error) {
 // ServiceListCommand lists the services.
 type ServiceListCommand struct {
 	Format string `enum:"text,json" default:"text" help:"text or json."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
@@ -107,7 +81,7 @@ func (c *ServiceListCommand) Run(ctx context.Context, term *Terminal) error {
 	fmt.Fprintln(t, "SERVICE\tFROM\tPRIMARY\tSECONDARY\tSUBSCRIBE\tPUBLISH\tUSERS\tHELD\tPHASE\tLAST ERROR")
 	for i := range all {
 		j := &all[i]
-		s, err := j.service()
+		s, err := formOf(j)
 		if err != nil {
 			return err
 		}
@@ -115,14 +89,14 @@ func (c *ServiceListCommand) Run(ctx context.Context, term *Terminal) error {
 		for _, p := range j.Servers {
 			held += p.Held
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", j.ID, j.Origin, j.server(&s.Primary), j.server(&s.Secondary),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", j.ID, j.Origin, serverText(j, &s.Primary), serverText(j, &s.Secondary),
 			s.SubscribeInterval, s.PublishInterval, j.People, held, j.Status.Phase, j.Status.LastError)
 	}
 	return errors.Join(t.Flush(), unknown)
 }
 
-// server says where a server is and whether it answers.
-func (j *serviceJSON) server(s *services.Server) string {
+// serverText says where a server is and whether it answers.
+func serverText(j *api.Service, s *services.Server) string {
 	address := s.Address()
 	if address == "" {
 		return "-"
@@ -145,7 +119,7 @@ func (j *serviceJSON) server(s *services.Server) string {
 type ServiceShowCommand struct {
 	ID     string `arg:"" help:"Identifier of the service."`
 	Format string `enum:"text,json" default:"text" help:"text or json."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
@@ -187,14 +161,14 @@ type Hand struct {
 	Force  bool   `help:"Make the change though it removes more people than max_removed allows; implies --yes."`
 	Yes    bool   `help:"Make the change without asking. Needed where there is no terminal to ask at."`
 	Format string `enum:"text,json" default:"text" help:"text or json."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // change shows what edits would do, asks, and makes them.
-func (h *Hand) change(ctx context.Context, term *Terminal, edits []editJSON) error {
-	order := orderJSON{Edits: edits, DryRun: true}
+func (h *Hand) change(ctx context.Context, term *Terminal, edits []api.Edit) error {
+	order := api.Order{Edits: edits, DryRun: true}
 	var would []services.Outcome
-	if err := h.services(ctx, http.MethodPost, "", order, &would); err != nil {
+	if err := h.ask(ctx, http.MethodPost, "/services/orders", order, &would); err != nil {
 		return err
 	}
 	idle := !slices.ContainsFunc(would, func(o services.Outcome) bool { return o.What != services.None })
@@ -215,7 +189,7 @@ func (h *Hand) change(ctx context.Context, term *Terminal, edits []editJSON) err
 	}
 	order.DryRun, order.Force = false, h.Force
 	var done []services.Outcome
-	if err := h.services(ctx, http.MethodPost, "", order, &done); err != nil {
+	if err := h.ask(ctx, http.MethodPost, "/services/orders", order, &done); err != nil {
 		return err
 	}
 	if h.Format == "json" {
@@ -287,12 +261,15 @@ func confirmed(w io.Writer) bool {
 	return answer == "y" || answer == "yes"
 }
 
+// maxServicesFile is the largest file with services that is read from standard input.
+const maxServicesFile = 8 << 20
+
 // readServices reads a file with services; - is the standard input.
 func readServices(file string) ([]services.Service, error) {
 	var data []byte
 	var err error
 	if file == "-" {
-		data, err = io.ReadAll(io.LimitReader(os.Stdin, maxOrder))
+		data, err = io.ReadAll(io.LimitReader(os.Stdin, maxServicesFile))
 	} else {
 		data, err = os.ReadFile(file) //nolint:gosec // the file that the caller names
 	}
@@ -306,8 +283,8 @@ func readServices(file string) ([]services.Service, error) {
 	return all, err
 }
 
-func addition(s services.Service) editJSON {
-	return editJSON{ID: s.ID, Text: string(services.Format(s))}
+func addition(s services.Service) api.Edit {
+	return api.Edit{ID: s.ID, Form: api.FormOf(&s)}
 }
 
 // ServiceAddCommand adds services.
@@ -322,7 +299,7 @@ func (c *ServiceAddCommand) Run(ctx context.Context, term *Terminal) error {
 	if (c.File == "") == (len(c.Set) == 0) {
 		return errors.New("name a file, or say what the service is with --set")
 	}
-	var edits []editJSON
+	var edits []api.Edit
 	if c.File == "" {
 		s, err := services.Set(nil, c.Set)
 		if err != nil {
@@ -375,11 +352,11 @@ func (c *ServiceEditCommand) Run(ctx context.Context, term *Terminal) error {
 			return err
 		}
 	}
-	edit := editJSON{ID: c.ID} // one of the configuration is refused, whatever it is to be
+	edit := api.Edit{ID: c.ID} // one of the configuration is refused, whatever it is to be
 	if j.Revision > 0 {
-		edit.Text, edit.Revision = string(services.Format(form)), cmp.Or(c.Revision, j.Revision)
+		edit.Form, edit.Revision = api.FormOf(&form), cmp.Or(c.Revision, j.Revision)
 	}
-	return c.change(ctx, term, []editJSON{edit})
+	return c.change(ctx, term, []api.Edit{edit})
 }
 
 // ServiceDeleteCommand deletes one service.
@@ -394,13 +371,13 @@ func (c *ServiceDeleteCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	return c.change(ctx, term, []editJSON{{ID: c.ID, Revision: j.Revision}})
+	return c.change(ctx, term, []api.Edit{{ID: c.ID, Revision: j.Revision}})
 }
 
 // ServiceExportCommand prints services as a file.
 type ServiceExportCommand struct {
 	ID     string `arg:"" optional:"" help:"Identifier of one service; without it, all that are not in the configuration."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
@@ -415,7 +392,7 @@ func (c *ServiceExportCommand) Run(ctx context.Context, term *Terminal) error {
 		if j.ID != c.ID && (c.ID != "" || j.Revision == 0) {
 			continue
 		}
-		s, err := j.service()
+		s, err := formOf(j)
 		if err != nil {
 			return err
 		}
@@ -449,7 +426,7 @@ func (c *ServiceApplyCommand) Run(ctx context.Context, term *Terminal) error {
 	for i := range all {
 		revisions[all[i].ID] = all[i].Revision
 	}
-	edits := make([]editJSON, 0, len(wanted))
+	edits := make([]api.Edit, 0, len(wanted))
 	for _, s := range wanted {
 		edit := addition(s)
 		edit.Revision = revisions[s.ID]
@@ -458,7 +435,7 @@ func (c *ServiceApplyCommand) Run(ctx context.Context, term *Terminal) error {
 	}
 	for i := range all {
 		if id := all[i].ID; c.Prune && revisions[id] > 0 {
-			edits = append(edits, editJSON{ID: id, Revision: revisions[id]})
+			edits = append(edits, api.Edit{ID: id, Revision: revisions[id]})
 		}
 	}
 	return c.change(ctx, term, edits)
@@ -468,13 +445,13 @@ func (c *ServiceApplyCommand) Run(ctx context.Context, term *Terminal) error {
 type ServiceTestCommand struct {
 	ID     string `arg:"" help:"Identifier of the service."`
 	Format string `enum:"text,json" default:"text" help:"text or json."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
 func (c *ServiceTestCommand) Run(ctx context.Context, term *Terminal) error {
-	var found []sip.Finding
-	if err := c.services(ctx, http.MethodPost, "/"+url.PathEscape(c.ID)+"/test", nil, &found); err != nil {
+	var found []api.Trial
+	if err := c.ask(ctx, http.MethodPost, "/services/"+url.PathEscape(c.ID)+"/test", nil, &found); err != nil {
 		return err
 	}
 	bad := 0
@@ -502,13 +479,13 @@ func (c *ServiceTestCommand) Run(ctx context.Context, term *Terminal) error {
 // ServiceSyncCommand publishes everybody of one service again.
 type ServiceSyncCommand struct {
 	ID     string `arg:"" help:"Identifier of the service."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
 func (c *ServiceSyncCommand) Run(ctx context.Context, term *Terminal) error {
-	var j serviceJSON
-	if err := c.services(ctx, http.MethodPost, "/"+url.PathEscape(c.ID)+"/sync", nil, &j); err != nil {
+	var j api.Service
+	if err := c.ask(ctx, http.MethodPost, "/services/"+url.PathEscape(c.ID)+"/sync", nil, &j); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(term.Out, "%s: %d people are published again, at the pace of the service; \"presenced service show %s\" says how it fares\n", j.ID, j.People, j.ID)

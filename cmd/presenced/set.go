@@ -1,35 +1,25 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/api"
 )
-
-// A Socket is the control socket of the running service that a command asks.
-type Socket struct {
-	Socket string `default:"/run/presenced/control.sock" help:"Control socket of the running service." type:"path"`
-}
 
 // SetCommand sets somebody's presence by hand.
 type SetCommand struct {
 	Person string `arg:"" help:"Identifier of the person."`
 	State  string `arg:"" help:"available, busy, dnd, brb, away, off-work, out-of-office or offline."`
 	Until  string `help:"When it ends: 15:00 (the next one), 2026-11-20T15:00, or 2h from now. Without it: a day for busy and dnd, the end of the calendar entry or the working day for available, when it is cleared for all others."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
@@ -37,14 +27,19 @@ func (c *SetCommand) Run(ctx context.Context, term *Terminal) error {
 	if _, err := aggregator.ParseManual(c.State); err != nil {
 		return err
 	}
-	body := requestJSON{State: c.State}
+	body := map[string]any{"state": c.State}
 	if c.Until != "" {
-		var err error
-		if body.Until, err = parseUntil(c.Until, time.Now()); err != nil {
+		until, err := parseUntil(c.Until, time.Now())
+		if err != nil {
 			return err
 		}
+		body["until"] = until
 	}
-	a, err := c.ask(ctx, http.MethodPut, c.Person, body)
+	var a byHandAnswer
+	path, err := presencePath(c.Person)
+	if err == nil {
+		err = c.ask(ctx, http.MethodPut, path, body, &a)
+	}
 	if err != nil {
 		return err
 	}
@@ -59,12 +54,16 @@ func (c *SetCommand) Run(ctx context.Context, term *Terminal) error {
 // ClearCommand ends what was set by hand.
 type ClearCommand struct {
 	Person string `arg:"" help:"Identifier of the person."`
-	Socket `embed:""`
+	Server `embed:""`
 }
 
 // Run implements the command.
 func (c *ClearCommand) Run(ctx context.Context, term *Terminal) error {
-	a, err := c.ask(ctx, http.MethodDelete, c.Person, nil)
+	var a byHandAnswer
+	path, err := presencePath(c.Person)
+	if err == nil {
+		err = c.ask(ctx, http.MethodDelete, path, nil, &a)
+	}
 	if err != nil {
 		return err
 	}
@@ -72,8 +71,19 @@ func (c *ClearCommand) Run(ctx context.Context, term *Terminal) error {
 	return err
 }
 
+// presencePath gives the address of what somebody set by hand.
+func presencePath(person string) (string, error) {
+	if person == "" {
+		return "", errors.New("name a person by their identifier")
+	}
+	return "/people/" + url.PathEscape(person) + "/presence", nil
+}
+
+// A byHandAnswer says what is set by hand, and what the presence is with it.
+type byHandAnswer struct{ api.ByHand }
+
 // shows says what the presence is, where that is not simply what was set.
-func (a *answerJSON) shows() string {
+func (a *byHandAnswer) shows() string {
 	s := &a.Presence
 	if a.State == s.Availability.String() && s.Why.Rule == "manual-"+a.State {
 		return ""
@@ -83,79 +93,6 @@ func (a *answerJSON) shows() string {
 		text += ", " + s.Activity.String()
 	}
 	return fmt.Sprintf("; the presence is %s, by rule %s: %s", text, s.Why.Rule, s.Why.Title)
-}
-
-// ask sends one request about a person and gives the answer.
-func (s *Socket) ask(ctx context.Context, method, person string, body any) (*answerJSON, error) {
-	if person == "" {
-		return nil, errors.New("name a person by their identifier")
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	var content io.Reader = http.NoBody
-	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		content = bytes.NewReader(data)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://presenced/people/"+url.PathEscape(person)+"/presence", content)
-	if err != nil {
-		return nil, err
-	}
-	var a answerJSON
-	if err := s.do(req, &a); err != nil {
-		return nil, err
-	}
-	return &a, nil
-}
-
-// do sends a request over the socket and reads the answer into what into points to.
-func (s *Socket) do(req *http.Request, into any) error {
-	var dialer net.Dialer
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", s.Socket)
-	}}
-	defer transport.CloseIdleConnections()
-	res, err := transport.RoundTrip(req)
-	if err != nil {
-		return s.unasked(err)
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return s.unasked(err)
-	}
-	if res.StatusCode != http.StatusOK {
-		var refusal struct{ Error string }
-		if json.Unmarshal(data, &refusal) != nil || refusal.Error == "" {
-			refusal.Error = fmt.Sprintf("%s answers %s", s.Socket, res.Status)
-		}
-		return errors.New(refusal.Error)
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s gives something else than an answer: %w", s.Socket, err)
-	}
-	return nil
-}
-
-// askTime is how long a command waits for the service.
-const askTime = 15 * time.Second
-
-// unasked says what a failed request means: nothing, where there was no
-// connection; else it may have been done.
-func (s *Socket) unasked(err error) error {
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-			return fmt.Errorf("is presenced running, with control.socket %s? %w", s.Socket, err)
-		case errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("only root and the group of %s may do this: %w", s.Socket, err)
-		}
-		return err
-	}
-	return fmt.Errorf("there was no answer, so it is not certain whether it was done; see \"presenced explain\": %w", err)
 }
 
 // parseUntil reads 15:00 (the next one), 2026-11-20T15:00, both in local time,

@@ -11,6 +11,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/audit"
 	"presenced/aggregator/store"
+	"presenced/bridges/web/api"
 	"presenced/bridges/web/certificate"
 	"presenced/bridges/web/signin"
 )
@@ -104,3 +105,11 @@ func runDesk(ctx context.Context, desk *signin.Desk, tell func(link string), log
 
 // deskPause is how long runDesk waits for the store to be there.
 const deskPause = 5 * time.Second
+
+// accounts gives who administers those who sign in, nil where nobody does.
+func accounts(desk *signin.Desk) api.Accounts {
+	if desk == nil {
+		return nil
+	}
+	return desk
+}

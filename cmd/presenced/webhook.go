@@ -14,7 +14,8 @@ import (
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
 	"presenced/bridges/mqtt"
-	"presenced/bridges/outbox"
+	"presenced/bridges/web"
+	"presenced/bridges/web/api"
 	"presenced/bridges/webhook"
 )
 
@@ -22,12 +23,13 @@ import (
 type receivers struct {
 	hooks   []*webhook.Hook
 	brokers []*mqtt.Publisher
+	trail   *audit.Trail
 }
 
 // addReceivers has the webhooks and MQTT bridges of the configuration run, each on one
 // machine: the receiver is told once.
-func addReceivers(v *aggregator.Supervisor, cfg *Config, told *store.Bucket, gate presence.Gate, log *slog.Logger) *receivers {
-	r := &receivers{}
+func addReceivers(v *aggregator.Supervisor, cfg *Config, told *store.Bucket, gate presence.Gate, trail *audit.Trail, log *slog.Logger) *receivers {
+	r := &receivers{trail: trail}
 	for _, c := range cfg.Webhooks {
 		h := webhook.New(c, told.Part(c.Name), gate, log)
 		v.AddJob(h)
@@ -65,8 +67,8 @@ type WebhookDeadCommand struct {
 
 // Run implements the command.
 func (c *WebhookDeadCommand) Run(ctx context.Context, term *Terminal) error {
-	var dead []outbox.Letter
-	if err := c.past(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(c.Name)+"/dead", nil, &dead); err != nil {
+	var dead []api.Letter
+	if err := c.ask(ctx, http.MethodGet, "/webhooks/"+url.PathEscape(c.Name)+"/dead", nil, &dead); err != nil {
 		return err
 	}
 	return c.print(term, dead, func(t io.Writer) {
@@ -86,9 +88,8 @@ type WebhookRetryCommand struct {
 
 // Run implements the command.
 func (c *WebhookRetryCommand) Run(ctx context.Context, term *Terminal) error {
-	var done retryJSON
-	path := "/webhooks/" + url.PathEscape(c.Name) + "/retry?" + url.Values{"person": {c.Person}}.Encode()
-	if err := c.past(ctx, http.MethodPost, path, nil, &done); err != nil {
+	var done api.Retried
+	if err := c.ask(ctx, http.MethodPost, "/webhooks/"+url.PathEscape(c.Name)+"/retry?"+given(url.Values{"person": {c.Person}}), nil, &done); err != nil {
 		return err
 	}
 	return c.print(term, done, func(t io.Writer) {
@@ -96,64 +97,40 @@ func (c *WebhookRetryCommand) Run(ctx context.Context, term *Terminal) error {
 	})
 }
 
-// retryJSON says how many dead letters are tried again.
-type retryJSON struct {
-	Letters int `json:"letters"`
-}
-
-// A webhookDesk administers webhooks over the control socket.
-//
-//	GET  /webhooks/{name}/dead              what was given up
-//	POST /webhooks/{name}/retry?person=P    tries it again; P may be empty
-type webhookDesk struct {
-	hooks   []*webhook.Hook
-	trail   *audit.Trail
-	control *control
-}
-
-func (d *webhookDesk) routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /webhooks/{name}/dead", func(w http.ResponseWriter, r *http.Request) {
-		if h, ok := d.hook(w, r); ok {
-			dead, err := h.Dead()
-			d.answer(w, r, dead, err)
-		}
-	})
-	mux.HandleFunc("POST /webhooks/{name}/retry", func(w http.ResponseWriter, r *http.Request) {
-		by, ok := d.control.by(w, r)
-		if !ok {
-			return
-		}
-		h, ok := d.hook(w, r)
-		if !ok {
-			return
-		}
-		n, person := 0, presence.ID(r.URL.Query().Get("person"))
-		line := audit.Line{Who: by.Who, From: by.From, What: "webhook retry", Whom: "webhook:" + h.Name(), Detail: string(person)}
-		err := d.trail.Change(r.Context(), line, func(context.Context) error {
-			var err error
-			n, err = h.Retry(person)
-			return err
-		})
-		d.answer(w, r, retryJSON{n}, err)
-	})
-}
-
-// hook finds the webhook that a request is about.
-func (d *webhookDesk) hook(w http.ResponseWriter, r *http.Request) (*webhook.Hook, bool) {
-	name := r.PathValue("name")
-	for _, h := range d.hooks {
-		if h.Name() == name {
-			return h, true
-		}
-	}
-	d.control.answer(w, r, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("no webhook of the configuration has the name %.100q", name)})
-	return nil, false
-}
-
-func (d *webhookDesk) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
+// Dead implements api.Webhooks.
+func (r *receivers) Dead(name string) ([]api.Letter, error) {
+	h, err := r.hook(name)
 	if err != nil {
-		d.control.answer(w, r, http.StatusServiceUnavailable, map[string]string{"error": err.Error()})
-		return
+		return nil, err
 	}
-	d.control.answer(w, r, http.StatusOK, v)
+	dead, err := h.Dead()
+	out := make([]api.Letter, 0, len(dead))
+	for _, l := range dead {
+		out = append(out, api.Letter(l))
+	}
+	return out, err
+}
+
+// Retry implements api.Webhooks.
+func (r *receivers) Retry(ctx context.Context, by audit.Actor, name string, person presence.ID) (n int, err error) {
+	h, err := r.hook(name)
+	if err != nil {
+		return 0, err
+	}
+	line := audit.Line{Who: by.Who, From: by.From, What: "webhook retry", Whom: "webhook:" + name, Detail: string(person)}
+	err = r.trail.Change(ctx, line, func(context.Context) error {
+		n, err = h.Retry(person)
+		return err
+	})
+	return n, err
+}
+
+// hook finds a webhook by its name.
+func (r *receivers) hook(name string) (*webhook.Hook, error) {
+	for _, h := range r.hooks {
+		if h.Name() == name {
+			return h, nil
+		}
+	}
+	return nil, &web.Refusal{Code: http.StatusNotFound, Text: fmt.Sprintf("no webhook of the configuration has the name %.100q", name)}
 }

@@ -34,6 +34,10 @@ const (
 	ViaOIDC  = "oidc"
 )
 
+// ViaSocket is the Identity.Via of who opened the control socket, as the kernel says:
+// they have no account, and nothing of theirs can end.
+const ViaSocket = "socket"
+
 // An Account is somebody who may sign in, or did.
 type Account struct {
 	Via  string `json:"via"`
@@ -72,6 +76,13 @@ var (
 	ErrAccount   = errors.New("there is an account of that name already")
 	ErrLast      = errors.New("it is the last administrator with a password; make another one first")
 )
+
+// An Unfit error says what is wrong with an account that is asked for.
+type Unfit string
+
+func (u Unfit) Error() string { return string(u) }
+
+func unfit(format string, args ...any) error { return Unfit(fmt.Sprintf(format, args...)) }
 
 // accounts is the table of all accounts. A record never changes once it is in.
 type accounts struct {
@@ -144,9 +155,9 @@ func (t *accounts) room(a *Account) error {
 	case t.all == nil:
 		return ErrUnread
 	case len(a.ID()) > maxID:
-		return fmt.Errorf("the account %.80q… is named in more than %d bytes", a.ID(), maxID)
+		return unfit("the account %.80q… is named in more than %d bytes", a.ID(), maxID)
 	case len(t.all) >= maxAccounts && t.all[a.ID()] == nil:
-		return fmt.Errorf("there are %d accounts, which is all there may be", maxAccounts)
+		return unfit("there are %d accounts, which is all there may be", maxAccounts)
 	}
 	return nil
 }
@@ -235,7 +246,7 @@ func localName(text string) (string, error) {
 	if !ok || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("._-@", r)
 	}) {
-		return "", errors.New("a name has 1 to 64 letters a to z, digits, and . _ - @")
+		return "", unfit("a name has 1 to 64 letters a to z, digits, and . _ - @")
 	}
 	return name, nil
 }

@@ -82,11 +82,12 @@ func bearing(r *http.Request) bool {
 	})
 }
 
+// fail answers with a problem (RFC 9457), as the API does.
 func fail(w http.ResponseWriter, code int, text string) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(map[string]string{"error": text})
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(code), "status": code, "detail": text})
 }
 
 // bearer gives who the API token of a request that is bearing belongs to; ok is

@@ -22,11 +22,11 @@ const (
 func checkPassword(name, password string) error {
 	switch {
 	case !utf8.ValidString(password) || len(password) > maxPassword:
-		return fmt.Errorf("the password has to be text of at most %d bytes", maxPassword)
+		return unfit("the password has to be text of at most %d bytes", maxPassword)
 	case utf8.RuneCountInString(password) < minPassword:
-		return fmt.Errorf("the password has to have at least %d characters", minPassword)
+		return unfit("the password has to have at least %d characters", minPassword)
 	case strings.EqualFold(strings.TrimSpace(password), name):
-		return errors.New("the password must not be the name")
+		return unfit("the password must not be the name")
 	}
 	return nil
 }

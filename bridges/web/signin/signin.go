@@ -281,7 +281,7 @@ func (d *Desk) add(ctx context.Context, by By, n NewAccount) (*Account, error) {
 		return nil, err
 	}
 	if n.Role < Person || n.Role >= roleCount {
-		return nil, errors.New("a role is person, operator or administrator")
+		return nil, unfit("a role is person, operator or administrator")
 	}
 	a := &Account{Via: ViaLocal, User: user, Name: shown(n.Name, user), Role: n.Role, Subjects: n.Subjects}
 	if err := d.accounts.room(a); err != nil {
@@ -315,7 +315,7 @@ func (d *Desk) SetPassword(ctx context.Context, by By, user, password string) er
 func (d *Desk) SetRole(ctx context.Context, by By, user string, role Role) error {
 	return d.change(ctx, by, user, "account role set to "+role.String(), func(a *Account) error {
 		if role < Person || role >= roleCount {
-			return errors.New("a role is person, operator or administrator")
+			return unfit("a role is person, operator or administrator")
 		}
 		if a.Role == Administrator && role != Administrator && d.lastLocal() {
 			return ErrLast

@@ -77,7 +77,7 @@ func TestRequired(t *testing.T) {
 	if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/signin?next=%2Fpeople%2F7%3Fat%3Dnow" {
 		t.Errorf("%s to %s", a.Status, a.Header.Get("Location"))
 	}
-	if a := b.get("/api/people", "Accept", "application/json"); a.StatusCode != http.StatusUnauthorized || a.Header.Get("WWW-Authenticate") != "Bearer" || !strings.Contains(a.body, `"error"`) {
+	if a := b.get("/api/people", "Accept", "application/json"); a.StatusCode != http.StatusUnauthorized || a.Header.Get("WWW-Authenticate") != "Bearer" || !strings.Contains(a.body, `"detail"`) {
 		t.Errorf("%s %s", a.Status, a.body)
 	}
 	a = b.post("/signin", url.Values{"user": {" Anna "}, "password": {password}, "next": {"/people/7?at=now"}})
