@@ -14,7 +14,7 @@ func View(s State, a Access) State {
 	case LevelFull:
 		s = calendarView(s, a.Calendar)
 	case LevelStatus:
-		s = State{Person: s.Person, Availability: s.Availability, Class: s.Class, Overlays: s.Overlays & OverlayStale}
+		s = State{Person: s.Person, Availability: s.Availability, Class: s.Availability.Class(), Overlays: s.Overlays & OverlayStale}
 	case LevelTelephony:
 		return phoneView(s)
 	default:

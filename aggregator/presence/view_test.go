@@ -23,6 +23,9 @@ func drawState(t *rapid.T) presence.State {
 		Until:        moment(t, "until"),
 	}
 	s.Class = s.Availability.Class()
+	if s.Availability == presence.Busy && rapid.Bool().Draw(t, "conference") {
+		s.Class = presence.ClassConference
+	}
 	for k := range s.Channels {
 		s.Channels[k] = drawChannel(t)
 	}
@@ -157,6 +160,9 @@ func TestWhatNoViewShows(t *testing.T) {
 		case a.Level == presence.LevelStatus:
 			if v.Channels != none || !v.Since.IsZero() || !v.Until.IsZero() || v.Why != (presence.Reason{}) || v.Overlays&^presence.OverlayStale != 0 || v.Revision != 0 {
 				t.Fatalf("%+v sees %+v", a, v)
+			}
+			if v.Activity == presence.NoActivity && v.Class != v.Availability.Class() {
+				t.Fatalf("%+v tells more than the state by its class: %+v", a, v)
 			}
 			if v.Activity != presence.NoActivity && v.Activity != presence.ActivityUrgentOnly {
 				t.Fatalf("%+v sees %s", a, v.Activity)
