@@ -72,13 +72,14 @@ type Source struct {
 
 	mu     sync.Mutex
 	now    *tls.Certificate
-	stamp  []stamp // of the files that now was read from
+	stamp  []os.FileInfo // of the files that now was read from
 	looked time.Time
 }
 
-type stamp struct {
-	changed time.Time
-	size    int64
+// same tells whether two looks at a file found the same one, unchanged. The identity counts
+// too: a file that is replaced within a tick of the clock has the time of the one before.
+func same(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // New reads the certificate of a configuration that is Enabled and has passed Check,
@@ -142,15 +143,15 @@ func (s *Source) read(now time.Time) error {
 		}
 	}
 	certFile, keyFile := s.files()
-	var stamps []stamp
+	var stamps []os.FileInfo
 	for _, file := range []string{certFile, keyFile} {
 		info, err := os.Stat(file)
 		if err != nil {
 			return fmt.Errorf("web.tls: %w", err)
 		}
-		stamps = append(stamps, stamp{info.ModTime(), info.Size()})
+		stamps = append(stamps, info)
 	}
-	if s.now != nil && slices.Equal(stamps, s.stamp) {
+	if s.now != nil && slices.EqualFunc(stamps, s.stamp, same) {
 		return nil
 	}
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
