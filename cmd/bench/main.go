@@ -147,8 +147,9 @@ func main() {
 	}
 }
 
-// How often each benchmark runs, and those that take long: the load programs, the restart, and the keeping alive.
-const runs, loads = 5, 3
+// How often each benchmark runs; those that take long: the load programs, the restart,
+// and the keeping alive; and the comparison, whose ratios jump.
+const runs, loads, comparisons = 5, 3, 11
 
 func run(figures []figure) error {
 	measured := map[string][]float64{} // by package, benchmark and metric
@@ -223,7 +224,7 @@ func measure(pkg string) (out []byte, err error) {
 	case publishing:
 		return bench(".", loads, "-benchtime", "1x")
 	case kamailio:
-		if out, err = bench("BesideKamailio", runs, "-benchtime", "1x"); err != nil {
+		if out, err = bench("BesideKamailio", comparisons, "-benchtime", "1x"); err != nil {
 			return out, err
 		}
 		memory, err := bench("PresenceMemory", 1, "-benchtime", "1x") // the heap is counted, not timed
