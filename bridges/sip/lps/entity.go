@@ -1,6 +1,7 @@
 package lps
 
 import (
+	"bytes"
 	"strings"
 
 	"presenced/aggregator/presence"
@@ -55,6 +56,13 @@ func Address(uri string) (address string, ok bool) {
 		return rest, true // as it stands, like nearly every one: no copy
 	}
 	return user + "@" + host, true
+}
+
+// isPlainURI tells whether uri is sip: and the address, which is in canonical form, and
+// has nothing that would be read otherwise: then it need not be read.
+func isPlainURI(uri []byte, address string) bool {
+	rest, ok := bytes.CutPrefix(uri, []byte("sip:"))
+	return ok && string(rest) == address && !strings.ContainsAny(address, "%:;?") && strings.IndexByte(address, '@') > 0
 }
 
 // isUser tells whether user may stand before the @ of an address, which goes into
@@ -113,9 +121,10 @@ func digit(c byte) int {
 	return -1
 }
 
-// escape gives user as it stands in a SIP URI (RFC 3261 section 25.1).
+// escape gives user as it stands in a SIP URI (RFC 3261 section 25.1). A semicolon
+// might stand as it is, but what follows one is left out by Address.
 func escape(user string) string {
-	const plain, hexadecimal = "-_.!~*'()&=+$,;?/", "0123456789ABCDEF"
+	const plain, hexadecimal = "-_.!~*'()&=+$,?/", "0123456789ABCDEF"
 	b := make([]byte, 0, len(user))
 	for i := range len(user) {
 		c := user[i]

@@ -36,6 +36,8 @@ func TestAddress(t *testing.T) {
 func FuzzAddress(f *testing.F) {
 	f.Add("sip:alice@example.test")
 	f.Add("tel:+49")
+	f.Add("sip:a%2541@example.test")
+	f.Add("sip:a%3Bb@[::1]:5060")
 	f.Fuzz(func(t *testing.T, uri string) {
 		address, ok := Address(uri)
 		if !ok {
@@ -43,6 +45,11 @@ func FuzzAddress(f *testing.F) {
 		}
 		if again, ok := Address(URI(address)); !ok || again != address {
 			t.Errorf("%q: %q comes back as %q", uri, address, again)
+		}
+		if isPlainURI([]byte("sip:"+address), address) {
+			if read, ok := Address("sip:" + address); !ok || read != address {
+				t.Errorf("%q: sip:%s is not read, and would be %q", uri, address, read)
+			}
 		}
 	})
 }

@@ -55,7 +55,8 @@ type Published struct {
 	// Report is what the hub is to be told before Commit; nil: nothing.
 	Report *presence.Report
 
-	old, made *publication
+	old  *publication
+	made publication // what comes to be; without a slot: nothing
 }
 
 // A publication is the event state that one endpoint keeps here. The state itself
@@ -158,7 +159,7 @@ func (ps *Publications) Publish(r *Publish, now time.Time) Published {
 			return Published{Code: 503}
 		}
 	}
-	p.made = &publication{tag: p.Tag, entity: r.Entity, subject: r.Subject, slot: slot, expires: instantOf(now.Add(life)), at: absent}
+	p.made = publication{tag: p.Tag, entity: r.Entity, subject: r.Subject, slot: slot, expires: instantOf(now.Add(life)), at: absent}
 	if len(r.Body) > 0 {
 		if !r.read {
 			ps.Read(r, now)
@@ -166,26 +167,27 @@ func (ps *Publications) Publish(r *Publish, now time.Time) Published {
 		if r.malformed != nil {
 			return Published{Code: 400}
 		}
-		p.Report = ps.report(p.made, r.spans, life, now)
+		p.Report = ps.report(&p.made, r.spans, life, now)
 	}
 	return p
 }
 
 // Commit makes p count: what Publish gave just before, with the code 200.
 func (ps *Publications) Commit(p *Published) {
-	old, m := p.old, p.made
-	switch {
-	case old == nil && m == nil:
+	m := p.old
+	switch made := &p.made; {
+	case made.slot == 0 && m == nil:
+		return
+	case made.slot == 0:
+		ps.drop(m)
 		return
 	case m == nil:
-		ps.drop(old)
-		return
-	case old == nil:
+		m = new(publication)
+		*m = *made
 		ps.byName[m.entity] = append(ps.byName[m.entity], m)
 		ps.n++
 	default:
-		old.tag, old.subject, old.expires = m.tag, m.subject, m.expires
-		m = old
+		m.tag, m.subject, m.expires = made.tag, made.subject, made.expires
 	}
 	ps.agenda.set(m, m.expires)
 }

@@ -34,12 +34,13 @@ func (s *Service) handle(r *wire.Request) {
 		r.Respond(200, "OK", allowEvents(h), nil)
 		return
 	}
-	from, ok := s.identify(r, time.Now())
+	now := time.Now()
+	from, ok := s.identify(r, now)
 	if !ok {
 		return
 	}
 	if r.Method() == "PUBLISH" {
-		s.publish(r, from)
+		s.publish(r, from, now)
 	} else {
 		s.subscribe(r, from)
 	}
@@ -136,8 +137,11 @@ func asked(r *wire.Request) (seconds int, ok bool) {
 }
 
 // publish takes a PUBLISH.
-func (s *Service) publish(r *wire.Request, from who) {
-	address, ok := Address(string(r.URI()))
+func (s *Service) publish(r *wire.Request, from who, now time.Time) {
+	address, ok := from.address, isPlainURI(r.URI(), from.address) // who publishes does so for oneself, mostly
+	if !ok {
+		address, ok = Address(string(r.URI()))
+	}
 	if !ok {
 		r.Respond(404, "Not Found", nil, nil)
 		return
@@ -170,12 +174,12 @@ func (s *Service) publish(r *wire.Request, from who) {
 	for tag := range r.Headers(wire.SIPIfMatch) {
 		p.Match = append(p.Match, string(tag))
 	}
+	s.publications.Read(&p, now)
 	s.respondPublished(r, s.accept(&p))
 }
 
 // accept has the compositor and the hub take p, or neither.
 func (s *Service) accept(p *Publish) Published {
-	s.publications.Read(p, time.Now())
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	a := s.publications.Publish(p, time.Now())
