@@ -68,7 +68,7 @@ type result struct {
 	Figure string  `json:"figure"`
 	Value  float64 `json:"value"`
 	Unit   string  `json:"unit"`
-	Goal   float64 `json:"goal,omitempty"`
+	Goal   float64 `json:"goal"`
 	Holds  bool    `json:"holds"`
 }
 
