@@ -442,7 +442,7 @@ func (h *Hub) State(id presence.ID) (presence.State, bool) {
 
 // States gives the state of everybody, in no order.
 func (h *Hub) States() []presence.State {
-	var all []presence.State
+	all := make([]presence.State, 0, h.people.Load().Len())
 	for _, s := range h.shards {
 		s.mu.Lock()
 		s.core.Each(func(state presence.State) { all = append(all, state) })

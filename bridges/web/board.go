@@ -67,14 +67,18 @@ func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	members := s.members(s.viewer(r))
 
 	var t tally
-	var shown []member
+	var shown []*member
 	groups := map[string]bool{}
-	for _, m := range members {
+	for i := range members {
+		m := &members[i]
 		for _, g := range m.person.Groups {
 			groups[g] = true
 		}
-		search := searchText(&m.person)
-		if !f.covers(&m, search) {
+		search := ""
+		if f.text != "" {
+			search = searchText(&m.person)
+		}
+		if !f.covers(m, search) {
 			continue
 		}
 		t.add(&m.state)
@@ -118,7 +122,7 @@ func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	for _, m := range shown[from:to] {
-		view.Rows = append(view.Rows, rowOf(m, now, s.zone))
+		view.Rows = append(view.Rows, rowOf(*m, now, s.zone))
 	}
 	p.Body = view
 	s.show(w, r, http.StatusOK, &p)

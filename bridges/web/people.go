@@ -231,18 +231,18 @@ const (
 )
 
 // arrange sorts members, which are sorted by name.
-func arrange(members []member, order string) {
-	var less func(a, b member) int
+func arrange(members []*member, order string) {
+	var less func(a, b *member) int
 	switch order {
 	case byNameDown:
 		slices.Reverse(members)
 		return
 	case byState:
-		less = func(a, b member) int { return cmp.Compare(b.state.Availability, a.state.Availability) }
+		less = func(a, b *member) int { return cmp.Compare(b.state.Availability, a.state.Availability) }
 	case bySince:
-		less = func(a, b member) int { return b.state.Since.Compare(a.state.Since) }
+		less = func(a, b *member) int { return b.state.Since.Compare(a.state.Since) }
 	case byGroup:
-		less = func(a, b member) int { return strings.Compare(firstGroup(&a.person), firstGroup(&b.person)) }
+		less = func(a, b *member) int { return strings.Compare(firstGroup(&a.person), firstGroup(&b.person)) }
 	default:
 		return
 	}
