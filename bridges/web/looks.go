@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -19,16 +20,17 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// looks holds the templates, and the version of all that browsers keep.
+// looks holds the templates, and all that browsers keep with its version.
 type looks struct {
 	pages   map[string]*template.Template
+	assets  map[string]asset
 	version string
 }
 
 // newLooks parses the templates; a mistake in one is a mistake in the program, and panics.
 func newLooks() *looks {
 	shared := template.Must(template.New("").ParseFS(templates, "templates/layout.html", "templates/marks.html", "templates/row.html", "templates/summary.html", "templates/part.html", "templates/byhand.html", "templates/watchers.html"))
-	l := &looks{pages: map[string]*template.Template{"": shared}}
+	l := &looks{pages: map[string]*template.Template{"": shared}, assets: map[string]asset{}}
 	for _, name := range []string{"board", "person", "me", "services", "services-edit", "services-delete", "sources", "source", "policy", "access", "audit", "about", "doc", "missing"} {
 		page := template.Must(shared.Clone())
 		l.pages[name] = template.Must(page.ParseFS(templates, "templates/"+name+".html"))
@@ -40,6 +42,9 @@ func newLooks() *looks {
 			for _, name := range names {
 				data, _ := fs.ReadFile(files, name) //nolint:errcheck // it was just listed
 				sum.Write(data)
+				if dir == "static" {
+					l.assets[path.Base(name)] = newAsset(data)
+				}
 			}
 		}
 	}
@@ -183,8 +188,9 @@ func (s *Site) show(w http.ResponseWriter, r *http.Request, code int, p *page) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	data := s.squeeze(w, r, b.Bytes())
 	w.WriteHeader(code)
-	s.write(w, r, b.Bytes())
+	s.write(w, r, data)
 }
 
 func (s *Site) missingPage(w http.ResponseWriter, r *http.Request) {

@@ -1,13 +1,13 @@
 package web
 
 import (
+	"bytes"
 	"embed"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -135,12 +135,20 @@ func portOf(hostport string) string {
 
 // asset serves a file of the page. Browsers keep it and ask whether it is still right.
 func (s *Site) asset(w http.ResponseWriter, r *http.Request) {
-	name := path.Join("static", r.PathValue("name"))
-	if info, err := fs.Stat(static, name); err != nil || info.IsDir() {
+	name := r.PathValue("name")
+	file, ok := s.looks.assets[name]
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("ETag", `"`+s.looks.version+`"`)
-	http.ServeFileFS(w, r, static, name) //nolint:gosec // one of the embedded files, or nothing
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Vary", "Accept-Encoding")
+	data, tag := file.plain, s.looks.version
+	if takesGzip(r) {
+		h.Set("Content-Encoding", "gzip")
+		data, tag = file.gzip, tag+"-gzip"
+	}
+	h.Set("ETag", `"`+tag+`"`)
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 }
