@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"presenced/bridges/web/signin"
@@ -24,6 +26,7 @@ import (
 // as Last-Event-ID. There is no snapshot: the page that a client has loaded is
 // one, and it holds the cursor it was made at.
 const (
+	frameEvery  = 100 * time.Millisecond // what changes until then is sent at once: few writes for many changes
 	beatEvery   = 15 * time.Second
 	countsEvery = time.Second // at most, and less often the more streams there are
 	maxStreams  = 1000        // in all
@@ -55,7 +58,7 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) {
 	}
 	defer leave()
 
-	out := stream{w: w, rc: http.NewResponseController(w), patience: s.patience}
+	out := stream{w: w, rc: http.NewResponseController(w), patience: s.patience, chunks: &s.chunks}
 	if err := out.rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return
 	}
@@ -127,7 +130,7 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	if !same {
 		return errOver
 	}
-	rows, next, changed := s.feed.since(seq)
+	rows, next, _ := s.feed.since(seq)
 	if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
 		return err
 	}
@@ -141,55 +144,71 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	}
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
-	counts := time.NewTimer(0) // runs while counts are owed
+	counts := time.NewTimer(s.spread()) // runs while counts are owed
 	defer counts.Stop()
 	owed, told := true, tally{all: -1}
-	for {
-		select {
-		case <-r.Context().Done():
-			return r.Context().Err()
+	var changed <-chan struct{}        // nil: not before the frame is over
+	frame := time.NewTimer(frameEvery) // runs while changed is nil
+	defer frame.Stop()
+	look := func() error {
+		select { // first, where both are to be heard
 		case <-over:
 			if same, over = s.still(who); !same {
 				return errOver
 			}
+		default:
+		}
+		rows, next, more := s.feed.since(seq)
+		if next == seq {
+			changed = more
+			return nil
+		}
+		changed = nil
+		frame.Reset(frameEvery)
+		err := out.rows(s.frames(rows, seq, v, &f))
+		seq = next
+		if !owed {
+			owed = true
+			counts.Reset(countsEvery + s.spread())
+		}
+		return err
+	}
+	for err == nil {
+		select {
+		case <-r.Context().Done():
+			err = r.Context().Err()
+		case <-over:
+			if same, over = s.still(who); !same {
+				err = errOver
+			}
 		case <-changed:
-			select { // first, where both are to be heard
-			case <-over:
-				if same, over = s.still(who); !same {
-					return errOver
-				}
-			default:
-			}
-			rows, next, changed = s.feed.since(seq)
-			if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
-				return err
-			}
-			seq = next
-			if !owed {
-				owed = true
-				counts.Reset(countsEvery * time.Duration(1+s.streams.Load()/100))
-			}
+			err = look()
+		case <-frame.C:
+			err = look()
 		case <-counts.C:
 			owed = false
 			if f.nobody || f.id != "" {
 				continue
 			}
 			was := told
-			if told = s.feed.tally(&f, v, s.access); told == was { // what changed is not for them
-				continue
-			}
-			if err := out.send(event("counts", s.feed.cursorAt(seq), s.looks.html("summary", summaryOf(told, &f)))); err != nil {
-				return err
+			if told = s.feed.tally(&f, v, s.access); told != was { // else what changed is not for them
+				err = out.send(event("counts", s.feed.cursorAt(seq), s.looks.html("summary", summaryOf(told, &f))))
 			}
 		case now := <-beat.C:
 			if same, over = s.still(who); !same { // nothing tells that a time has passed
 				return errOver
 			}
-			if err := out.send(event("beat", s.feed.cursorAt(seq), now.UTC().Format(time.RFC3339))); err != nil {
-				return err
-			}
+			err = out.send(event("beat", s.feed.cursorAt(seq), now.UTC().Format(time.RFC3339)))
 		}
 	}
+	return err
+}
+
+// spread gives how long a stream waits on top before it counts everybody: the longer,
+// the more streams there are, which hear of a change at the same moment and would
+// keep each other from telling of the next one.
+func (s *Site) spread() time.Duration {
+	return rand.N(countsEvery * time.Duration(s.streams.Load()+1) / 50) //nolint:gosec // nothing to guess
 }
 
 // A stream is the way to one client. A client that does not take what is sent
@@ -198,7 +217,11 @@ type stream struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
 	patience time.Duration
+	chunks   *sync.Pool // of *bytes.Buffer: a stream that waits has none
 }
+
+// chunkSize is from how many bytes on what is collected is written.
+const chunkSize = 64 << 10
 
 // frames gives what v is sent of rows that changed after seq.
 func (s *Site) frames(rows []*row, seq uint64, v viewer, f *filter) [][]byte {
@@ -229,17 +252,23 @@ func (out stream) rows(frames [][]byte) error {
 	return out.send(frames...)
 }
 
+// send writes frames with few calls, which cost more than the bytes do.
 func (out stream) send(frames ...[]byte) error {
-	for _, frame := range frames {
+	chunk := out.chunks.Get().(*bytes.Buffer) //nolint:forcetypeassert,errcheck // it holds nothing else
+	defer out.chunks.Put(chunk)
+	chunk.Reset()
+	for i, frame := range frames {
+		chunk.Write(frame)
+		if chunk.Len() < chunkSize && i < len(frames)-1 {
+			continue
+		}
 		if err := out.deadline(); err != nil {
 			return err
 		}
-		if _, err := out.w.Write(frame); err != nil {
+		if _, err := out.w.Write(chunk.Bytes()); err != nil {
 			return err
 		}
-	}
-	if err := out.deadline(); err != nil {
-		return err
+		chunk.Reset()
 	}
 	return out.rc.Flush()
 }

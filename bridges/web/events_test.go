@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -325,6 +326,110 @@ func TestBeat(t *testing.T) {
 			t.Errorf("in 31 s (-want +got)\n%s", diff)
 		}
 	})
+}
+
+// A tape is an answer that remembers what was written to it, call by call.
+type tape struct {
+	*httptest.ResponseRecorder
+
+	mu     sync.Mutex
+	writes []string
+}
+
+func (w *tape) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writes = append(w.writes, string(b))
+	return len(b), nil
+}
+
+// told gives the events of each write since the last call, without counts.
+func (w *tape) told(t *testing.T) (names [][]string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, text := range w.writes {
+		var one []string
+		for in := bufio.NewReader(strings.NewReader(text)); ; {
+			m, err := readMessage(in)
+			if err != nil {
+				break
+			}
+			if m.name != "counts" {
+				one = append(one, m.name)
+			}
+		}
+		if len(one) > 0 {
+			names = append(names, one)
+		}
+	}
+	w.writes = nil
+	return names
+}
+
+// After a pause a change is told at once. What changes within the frame after it is
+// told when the frame is over: in one write, and of each person the newest only.
+func TestFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(office())
+		change := func(id presence.ID, revision uint64) {
+			s.feed.put(presence.Person{ID: id}, presence.State{Person: id, Revision: revision})
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/events", nil)
+		r.Host = "localhost"
+		w := &tape{ResponseRecorder: httptest.NewRecorder()}
+		go s.Handler().ServeHTTP(w, r)
+		time.Sleep(time.Second)
+		w.told(t)
+		want := func(step string, want ...[]string) {
+			t.Helper()
+			if diff := cmp.Diff(want, w.told(t)); diff != "" {
+				t.Fatalf("%s (-want +got)\n%s", step, diff)
+			}
+		}
+
+		change("21017", 1)
+		want("at once", []string{"row"})
+		change("21017", 2)
+		change("21042", 1)
+		change("21042", 2)
+		time.Sleep(frameEvery - time.Millisecond)
+		want("within the frame")
+		time.Sleep(2 * time.Millisecond)
+		want("after the frame", []string{"row", "row"})
+		change("21017", 3)
+		want("within the next frame")
+		time.Sleep(frameEvery)
+		want("after the next frame", []string{"row"})
+		time.Sleep(2 * frameEvery)
+		change("21017", 4)
+		want("at once again", []string{"row"})
+	})
+}
+
+// A page with little to say is counted soon, and a thousand do not count at once.
+func TestCountsAreSpread(t *testing.T) {
+	s := newSite(office())
+	s.streams.Store(1)
+	for range 100 {
+		if wait := s.spread(); wait > countsEvery/10 {
+			t.Fatalf("one page waits for %s", wait)
+		}
+	}
+	s.streams.Store(maxStreams)
+	within := 0 // a tenth of the time
+	for range maxStreams {
+		if s.spread() < countsEvery*maxStreams/50/10 {
+			within++
+		}
+	}
+	if within > maxStreams/5 {
+		t.Errorf("%d of %d pages count within a tenth of the time", within, maxStreams)
+	}
 }
 
 // A client that does not read is cut off, and holds up nobody.

@@ -8,6 +8,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,7 @@ type Site struct {
 	gazing   sync.Mutex
 	gazes    map[gaze]int  // how many pages each has open
 	patience time.Duration // how long one write to a stream may take
+	chunks   sync.Pool     // of *bytes.Buffer, for what is written to streams
 	gzips    sync.Pool     // of *gzip.Writer
 
 	mu          sync.Mutex
@@ -112,7 +114,7 @@ func New(cfg Config, desk Desk, gate presence.Gate, parts Parts, gather promethe
 		readers: make(chan struct{}, pastReaders), trying: make(chan struct{}, 1),
 		patience: 10 * time.Second, mux: http.NewServeMux(), problems: map[string]int{}, open: map[string]int{}, gazes: map[gaze]int{},
 	}
-	s.gzips.New = newGzip
+	s.chunks.New, s.gzips.New = func() any { return new(bytes.Buffer) }, newGzip
 	s.feed = newFeed(s.rowHTML)
 	s.mux.Handle("/", s.routes(gather))
 	s.handler = s.guard(s.identify(s.mux))
