@@ -2,7 +2,7 @@
 // beside what they are to hold, and writes them to bench.json. It is run by
 // "make bench", from the top of the repository; nothing imports it. "bench sip", run by
 // "make bench-sip", does so for the figures of SIP; either leaves the rows of the other
-// in bench.json. "bench load" and "bench telephony" run one load program alone.
+// in bench.json. "bench load", "bench telephony" and "bench web" run one load program alone.
 package main
 
 import (
@@ -47,11 +47,13 @@ func (f *figure) holds(value float64) bool {
 }
 
 // The load programs of this command, which stand for packages; switchboard is the other
-// process of phones.
+// process of phones, and crowding that of pages.
 const (
 	town        = "load"
 	phones      = "telephony"
 	switchboard = "exchange"
+	pages       = "web"
+	crowding    = "crowd"
 )
 
 // restart is the package whose benchmark restarts with a full store.
@@ -93,6 +95,12 @@ func figures() []figure {
 		{"aes.start_10k_s", phones, "BenchmarkTelephony", "start-s", 1, "s", 20, "", atMost},
 		{"aes.start_10k_window_ratio", "./cmd/presenced", "BenchmarkStartWindow", "ratio", 1, "times", 1.2, "", atMost},
 		{"exchange.batch_ms", "./exchange/ews", "BenchmarkAvailability", "ns/op", 1e-6, "ms", 20, "", atMost},
+		{"web.sse_p99_ms", pages, "BenchmarkWeb", "p99-ms", 1, "ms", 250, "", atMost},
+		{"web.sse_server_cores", pages, "BenchmarkWeb", "server-cores", 1, "cores", 0, "", atMost},
+		{"web.first_page_ms", pages, "BenchmarkWeb", "page-ms", 1, "ms", 100, "", atMost},
+		{"web.first_page_kib", pages, "BenchmarkWeb", "page-KiB", 1, "KiB", 150, "", atMost},
+		{"web.first_view_kib", pages, "BenchmarkWeb", "view-KiB", 1, "KiB", 0, "", atMost},
+		{"web.interactive_s", pages, "BenchmarkWeb", "interactive-s", 1, "s", 1, "", atMost},
 		{"road.us", "./cmd/presenced", "BenchmarkRoad", "ns/op", 1e-3, "µs", 1000, "", atMost},
 		{"replay.day_ms", "./cmd/presenced", "BenchmarkDay", "ns/op", 1e-6, "ms", 1000, "", atMost},
 	}
@@ -134,12 +142,16 @@ func main() {
 		err = telephony(ctx, os.Stdout)
 	case switchboard:
 		err = exchange(ctx, os.Stdin, os.Stdout)
+	case pages:
+		err = showing(ctx, os.Stdout)
+	case crowding:
+		err = crowd(ctx, os.Stdin, os.Stdout)
 	case "sip":
 		err = run(sipFigures())
 	case "":
 		err = run(figures())
 	default:
-		err = errors.New("usage: bench [sip | load | telephony]")
+		err = errors.New("usage: bench [sip | load | telephony | web]")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -218,7 +230,7 @@ func measure(pkg string) (out []byte, err error) {
 		return exec.Command("go", append(args, pkg)...).Output() //nolint:gosec // packages of this repository
 	}
 	switch pkg {
-	case town, phones:
+	case town, phones, pages:
 	case restart:
 		return bench(".", loads, "-benchmem")
 	case publishing:
