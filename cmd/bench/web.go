@@ -78,12 +78,12 @@ func showing(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	late, cores, err := watched(ctx, hub, site.Addr().String(), cursor, keys.tokens)
+	told, cores, err := watched(ctx, hub, site.Addr().String(), cursor, keys.tokens)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "BenchmarkWeb 1 %s %.2f server-cores %.2f page-ms %.1f page-KiB %.3f interactive-s %.1f view-KiB\n",
-		late, cores, first.Seconds()*1000, float64(size)/1024, interactive.Seconds(), float64(view)/1024)
+		told, cores, first.Seconds()*1000, float64(size)/1024, interactive.Seconds(), float64(view)/1024)
 	return err
 }
 
@@ -144,16 +144,15 @@ type desk struct {
 	*aggregator.Supervisor
 }
 
-var cursorInPage = regexp.MustCompile(`data-cursor="([^"]*-(\d+))"`) //nolint:gochecknoglobals // never changed
-
 // cursorOfAll gives the cursor of a page that is loaded when the streams know everybody.
 func cursorOfAll(ctx context.Context, base string) (string, error) {
+	cursor := regexp.MustCompile(`data-cursor="([^"]*-(\d+))"`)
 	for limit := time.Now().Add(waitForBoard); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 		body, _, err := get(ctx, base, "identity")
 		if err != nil {
 			return "", err
 		}
-		found := cursorInPage.FindSubmatch(body)
+		found := cursor.FindSubmatch(body)
 		if found == nil {
 			return "", errors.New("the board has no cursor")
 		}
@@ -198,8 +197,8 @@ func firstPage(ctx context.Context, base string) (median time.Duration, size int
 	return all[len(all)/2], size, nil
 }
 
-// A live page says so when its stream has told that it is complete, or a second after
-// its script began: a longer time means nothing.
+// noteLive notes when a page says that it is live: with the first event of its stream,
+// or by a clock a second after its script began, so that more than a second is not exact.
 const noteLive = `new MutationObserver((_, observer) => {
   const live = document.getElementById('live');
   if (!live || live.hidden) return;
