@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"presenced/aggregator"
 	"presenced/aggregator/presence"
+	"presenced/fixtures/peers"
 )
 
 // A browser is a chromium that belongs to one test.
@@ -30,15 +30,7 @@ type browser struct {
 
 func startBrowser(t *testing.T, s *Site) *browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		const missing = `peer chromium is not installed: run "make peers"`
-		if os.Getenv("PRESENCED_PEERS") == "required" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(peers.Find(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-background-networking", true), chromedp.NoFirstRun,
 		chromedp.Env("TZ=Europe/Berlin"))
@@ -93,15 +85,26 @@ func (b *browser) eval(expression string) string {
 	return out
 }
 
-// until waits for an expression of the page to be true. It asks again and
-// again, for chromedp.Poll needs the eval that the page forbids.
+// until waits for an expression of the page to be true; where it cannot be told, as
+// while a page is on its way, it is not. It asks again and again, for chromedp.Poll
+// needs the eval that the page forbids.
 func (b *browser) until(expression string) {
 	b.t.Helper()
-	waitFor(b.t, expression, func() bool { return b.eval(expression) == "true" })
+	waitFor(b.t, expression, func() bool {
+		out, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+		return err == nil && out == "true"
+	})
 }
 
-// look sets a screen, and keeps a picture of the page if somebody wants to see it.
+// look sets a screen, which is to be as wide as the page, and keeps a picture.
 func (b *browser) look(name string, width, height int64, scheme string) {
+	b.t.Helper()
+	b.screen(width, height, scheme)
+	b.fits(name)
+	b.picture(name)
+}
+
+func (b *browser) screen(width, height int64, scheme string) {
 	b.t.Helper()
 	b.do(chromedp.EmulateViewport(width, height))
 	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -109,9 +112,19 @@ func (b *browser) look(name string, width, height int64, scheme string) {
 	}); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// fits fails the test for a page that is wider than its screen.
+func (b *browser) fits(name string) {
+	b.t.Helper()
 	if wide := b.eval(`document.documentElement.scrollWidth - innerWidth`); wide != "0" {
 		b.t.Errorf("%s: the page is %s px wider than the screen", name, wide)
 	}
+}
+
+// picture keeps a picture of the page if somebody wants to see it.
+func (b *browser) picture(name string) {
+	b.t.Helper()
 	dir := os.Getenv("PRESENCED_SCREENSHOTS")
 	if dir == "" {
 		return

@@ -77,13 +77,7 @@ func TestBrowserServices(t *testing.T) {
 		t.Helper()
 		b.eval(`document.dispatchEvent(new Event('visibilitychange'))`)
 	}
-	until := func(expression string) { // where a page may be on its way, which answers nothing
-		t.Helper()
-		waitFor(t, expression, func() bool {
-			out, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("String("+expression+")"))
-			return err == nil && out == "true"
-		})
-	}
+	until := b.until
 	click := func(selector string) {
 		t.Helper()
 		until(`(() => { const node = document.readyState === 'complete' && document.querySelector('` + selector + `'); if (node) node.click(); return Boolean(node); })()`)
