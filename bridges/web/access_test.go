@@ -132,7 +132,7 @@ func TestPersonAtLevels(t *testing.T) {
 			if (shown == "") != (tt.shown == "") || !strings.Contains(shown, tt.shown) {
 				t.Errorf("is shown %q, want %q", shown, tt.shown)
 			}
-			facts := page.find(func(n *html.Node) bool { return n.Data == "td" && attr(n, "class") == "about" })
+			facts := page.id(t, "why").find(func(n *html.Node) bool { return n.Data == "td" && attr(n, "class") == "about" })
 			rules := page.find(func(n *html.Node) bool { return n.Data == "span" && attr(n, "class") == "no" })
 			sources := page.find(func(n *html.Node) bool { return attr(n, "id") == "h-src" })
 			if len(facts) != tt.facts || (len(rules) > 0) != (tt.rules > 0) || (len(sources) > 0) != tt.sources {

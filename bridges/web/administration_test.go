@@ -265,12 +265,12 @@ func TestAdministrationPermissions(t *testing.T) {
 	narrow.Token, narrow.Scopes = "t", signin.AdminAccess // may administer access, and see nobody
 	all := map[string]signin.Identity{"nobody": nobody, "anyone": anyone, "person": person, "operator": operator, "administrator": admin, "narrow": narrow}
 	for _, c := range []struct{ request, may string }{
-		{"GET /sources", "anyone operator administrator"},
-		{"GET /sources/aes-cm1", "anyone operator administrator"},
+		{"GET /sources", "anyone person operator administrator"},
+		{"GET /sources/aes-cm1", "anyone person operator administrator"},
 		{"POST /sources/poll", "operator administrator"},
 		{"POST /sources/aes-cm1/poll", "operator administrator"},
-		{"GET /policy", "anyone operator administrator"},
-		{"GET /policy.yaml", "anyone operator administrator"},
+		{"GET /policy", "anyone person operator administrator"},
+		{"GET /policy.yaml", "anyone person operator administrator"},
 		{"POST /policy", "administrator"},
 		{"GET /access", "administrator narrow"},
 		{"POST /access/rule", "administrator narrow"},

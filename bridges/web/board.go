@@ -176,6 +176,7 @@ func columnsOf(f *filter, order string) []column {
 		{Class: "c-until", Title: "Until"},
 		{Class: "c-ch", Title: "Phone"},
 		{Class: "c-ch", Title: "Calendar"},
+		{Class: "c-ch", Title: "Messaging"},
 		{Class: "c-why", Title: "Why"},
 		head("c-group", "Group", byGroup, ""),
 	}

@@ -56,7 +56,7 @@ func TestBrowserSignIn(t *testing.T) {
 	b.look("signin-bad-dark", 1440, 900, "dark")
 	b.do(chromedp.SendKeys(`#password`, secretWords), chromedp.Click(`.btn.primary`))
 	b.until(`location.pathname === '/' && document.querySelector('.whoami')?.textContent.includes('Greta Hoffmann')`)
-	b.until(`document.querySelector('#side')?.textContent.includes('Sources') === false`)
+	b.until(`document.querySelector('#side')?.textContent.includes('Sources') && !document.querySelector('#side')?.textContent.includes('Audit')`)
 
 	// From another page of hers: the board follows, without being loaded anew.
 	b.until(`document.querySelector('#live')?.textContent.startsWith('live')`)

@@ -143,10 +143,15 @@ func TestBoard(t *testing.T) {
 	delete(cells, "c-since")
 	want := map[string]string{
 		"c-state": "|Busy", "c-name": "|Marta Lindqvist 21042", "c-act": "|On the phone", "c-until": "|",
-		"c-ch": "|In use|Meeting", "c-why": "|On the phone aes-cm1", "c-group": "|Service desk",
+		"c-ch": "|In use|Meeting|", "c-why": "|On the phone aes-cm1", "c-group": "|Service desk",
 	}
 	if diff := cmp.Diff(want, cells); diff != "" {
 		t.Errorf("cells (-want +got)\n%s", diff)
+	}
+	w := office()
+	w.says("21042", "xmpp-hq", span(presence.SessionIdle, time.Now(), ""))
+	if got := text(parse(t, get(t, newSite(w), "/").Body.String()).id(t, "p-21042").class("c-ch")[2]); got != "Idle" {
+		t.Errorf("the client that is known is %q", got)
 	}
 	for id, state := range map[string]string{"p-21035": "Do not disturb", "p-21009": "Out of office", "p-21099": "Unknown", "p-21017": "Available"} {
 		if got := text(page.id(t, id).class("state")[0]); got != state {

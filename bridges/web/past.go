@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 )
 
@@ -18,6 +20,11 @@ type Past interface {
 	// held at since, then each change up to until, the earliest first. Where these
 	// are more than most, the earliest are left out.
 	History(ctx context.Context, id presence.ID, since, until time.Time, as presence.Access, most int) ([]Change, error)
+	// Day gives what the picture of a day shows: the changes, as History does up to
+	// now, and beside them, before any view, what each source said between since and
+	// until, and what the policy will come to from now until then by what is known. Where
+	// now is not before until, nothing lies ahead.
+	Day(ctx context.Context, id presence.ID, since, now, until time.Time, as presence.Access, most int) (Day, error)
 	// ExplainAt gives the reasoning at a past moment, before any view: by the
 	// policy that is in force now, from what was known then.
 	ExplainAt(ctx context.Context, id presence.ID, at time.Time) (presence.Explanation, error)
@@ -26,6 +33,13 @@ type Past interface {
 // ErrNotRemembered is wrapped by the errors of a Past where there is nothing to
 // read: because nothing is written down, or was not yet then.
 var ErrNotRemembered = errors.New("nothing is remembered")
+
+// A Day is what is known of a person's day.
+type Day struct {
+	Changes []Change         // the earliest first
+	Said    []journal.Saying // by source, the earliest first
+	Ahead   []presence.State // each as of its Since, the earliest first
+}
 
 // A Change is one line of somebody's history.
 type Change struct {
@@ -99,6 +113,23 @@ func (s *Site) history(ctx context.Context, v viewer, id presence.ID, since, unt
 	return s.parts.Past.History(ctx, id, since, until, access, most)
 }
 
+// day gives a day as the viewer may see it now: what is over at now, and what is known
+// to follow until the day is.
+func (s *Site) day(ctx context.Context, v viewer, id presence.ID, since, now, until time.Time) (*Day, error) {
+	ctx, cancel := context.WithTimeout(ctx, dayTime)
+	defer cancel()
+	access, done, err := s.lookBack(ctx, v, id, since)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	d, err := s.parts.Past.Day(ctx, id, since, now, until, access, maxChanges)
+	if err != nil {
+		return nil, err
+	}
+	return d.seen(access, now), nil
+}
+
 // explainAt gives the reasoning at a past moment as the viewer may see it now.
 func (s *Site) explainAt(ctx context.Context, v viewer, id presence.ID, at time.Time) (Reasoning, error) {
 	ctx, cancel := context.WithTimeout(ctx, pastTime)
@@ -130,14 +161,54 @@ func (s *Site) pastProblem(ctx context.Context, err error) *Refusal {
 	}
 }
 
+// seen gives what of a day somebody with that access may see. What a source said is
+// told as far as the reasoning tells it of any moment (reasoned).
+func (d *Day) seen(a presence.Access, now time.Time) *Day {
+	hides := slices.ContainsFunc(d.Said, func(s journal.Saying) bool { return s.Fact == presence.ManualOffline })
+	v := &Day{Changes: d.Changes}
+	if a.Level != presence.LevelFull || hides && !a.Own {
+		return v
+	}
+	if tellsAhead(a) {
+		for i := range d.Ahead {
+			v.Ahead = append(v.Ahead, visible(d.Ahead[i], a))
+		}
+	}
+	calendars := map[string]bool{}
+	for i := range d.Said {
+		s := &d.Said[i]
+		calendars[s.Source] = calendars[s.Source] || !besidesCalendars().Has(s.Fact)
+	}
+	for _, s := range d.Said {
+		if a.Calendar != presence.CalendarOpen && (calendars[s.Source] || s.Private) {
+			continue
+		}
+		if s.Private {
+			s.Contact = ""
+		}
+		if !tellsAhead(a) { // what is set by hand may end with an entry
+			if s.From.After(now) {
+				continue
+			}
+			if s.Until.After(now) {
+				s.Until = time.Time{}
+			}
+		}
+		v.Said = append(v.Said, s)
+	}
+	return v
+}
+
 // A pastView is what a person's page says of one day.
 type pastView struct {
 	Title, Date string
 	Line        *timeline
 	Changes     []changeView
-	Problem     string // instead of changes
-	Earlier     int    // how many are left out
-	Ask         bool   // another moment may be asked for
+	Ahead       []changeView // what is known, from the next change on
+	Said        []sayingView // what the sources said, the latest first
+	Problem     string       // instead of changes
+	Earlier     int          // how many are left out
+	Ask         bool         // another moment may be asked for
 
 	Input, ISO string // the moment in the form, in the zone of the server and in UTC
 	Wrong      string // what is wrong with the moment that was asked for
@@ -152,7 +223,16 @@ type changeView struct {
 	Source string
 }
 
-const maxChangesShown = 50
+type sayingView struct {
+	From, Until moment
+	Source      string
+	What, About string
+}
+
+const (
+	maxChangesShown = 50
+	maxSaidShown    = 200
+)
 
 // fullStop makes an error a sentence.
 func fullStop(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
@@ -172,23 +252,41 @@ func (s *Site) pastOf(r *http.Request, id presence.ID, at, now time.Time) *pastV
 	if oldest := now.Add(-pastReach); since.Before(oldest) {
 		since = oldest
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), dayTime)
-	defer cancel()
-	changes, err := s.history(ctx, s.viewer(r), id, since, until, maxChanges)
+	d, err := s.day(r.Context(), s.viewer(r), id, since, until, day.AddDate(0, 0, 1))
 	if err != nil {
 		wrong := s.pastProblem(r.Context(), err)
 		v.Problem, v.Ask = fullStop(wrong.Text), wrong.Code != http.StatusNotFound
 		return v
 	}
 	v.Ask = true
+	changes := d.Changes
 	if len(changes) > 0 {
-		v.Line = timelineOf(changes, day, until, at)
+		v.Line = timelineOf(d, day, until, at)
 	}
+	v.tell(d, now, s.zone)
 	v.Earlier = max(0, len(changes)-maxChangesShown)
 	for i := len(changes) - 1; i >= v.Earlier; i-- { // the latest first
 		v.Changes = append(v.Changes, changeOf(id, &changes[i], now, s.zone))
 	}
 	return v
+}
+
+// tell writes down what the picture shows beside what was shown.
+func (v *pastView) tell(d *Day, now time.Time, zone *time.Location) {
+	for i := 1; i < len(d.Ahead); i++ {
+		st, before := &d.Ahead[i], &d.Ahead[i-1]
+		l, does := wordsOf(*st)
+		if was, did := wordsOf(*before); was == l && did == does {
+			continue
+		}
+		v.Ahead = append(v.Ahead, changeView{At: momentOf(st.Since, now, zone), Look: l, Doing: does, Why: st.Why.Title, Source: st.Why.Source})
+	}
+	said := slices.Clone(d.Said)
+	slices.SortStableFunc(said, func(a, b journal.Saying) int { return b.From.Compare(a.From) })
+	for i := range said[:min(len(said), maxSaidShown)] {
+		one := &said[i]
+		v.Said = append(v.Said, sayingView{momentOf(one.From, now, zone), momentOf(one.Until, now, zone), one.Source, sayingWords(one), bare(one.Contact)})
+	}
 }
 
 func changeOf(id presence.ID, c *Change, now time.Time, zone *time.Location) changeView {

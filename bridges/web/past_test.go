@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/html"
 
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 )
 
@@ -203,6 +206,10 @@ func (p *stuckPast) History(ctx context.Context, _ presence.ID, _, _ time.Time, 
 	return nil, p.wait(ctx)
 }
 
+func (p *stuckPast) Day(ctx context.Context, _ presence.ID, _, _, _ time.Time, _ presence.Access, _ int) (Day, error) {
+	return Day{}, p.wait(ctx)
+}
+
 func (p *stuckPast) ExplainAt(ctx context.Context, _ presence.ID, _ time.Time) (presence.Explanation, error) {
 	return presence.Explanation{}, p.wait(ctx)
 }
@@ -241,25 +248,25 @@ func TestTimeline(t *testing.T) {
 	}
 	day := time.Date(2026, 10, 25, 0, 0, 0, 0, berlin)
 	hour := func(n float64) time.Time { return day.Add(time.Duration(n * float64(time.Hour))) }
-	got := timelineOf([]Change{
+	got := timelineOf(&Day{Changes: []Change{
 		{At: hour(-5), Availability: presence.OffWork},
-		{At: hour(5), Availability: presence.Available, Activity: presence.ActivityIdle},
+		{At: hour(1), Availability: presence.Available, Activity: presence.ActivityIdle},
 		{At: hour(10), Availability: presence.Busy, Activity: presence.ActivityPhone},
 		{At: hour(10), Availability: presence.Busy},
 		{At: hour(10.0001), Availability: presence.Away},
-		{At: hour(12.5), Availability: presence.Unknown},
-	}, day, hour(12.5), hour(12.5))
+		{At: hour(23.5), Availability: presence.Unknown},
+	}}, day, hour(23.5), hour(12.5))
 	want := []spanMark{
-		{"off-work", "0.00%", "20.00%", "Off work"},
-		{"idle", "20.00%", "20.00%", "Available, Idle"},
-		{"busy", "40.00%", "0.10%", "Busy"},
-		{"away", "40.00%", "10.00%", "Away"},
+		{S: "off-work", X: "0.00%", Width: "4.00%", Words: "Off work"},
+		{S: "idle", X: "4.00%", Width: "36.00%", Words: "Available, idle", Label: "Idle"},
+		{S: "busy", X: "40.00%", Width: "0.10%", Words: "Busy"},
+		{S: "away", X: "40.00%", Width: "54.00%", Words: "Away", Label: "Away"},
 	}
-	if diff := cmp.Diff(want, got.Spans); diff != "" || got.Now != "50.00%" {
-		t.Errorf("now %s, spans (-want +got)\n%s", got.Now, diff)
+	if diff := cmp.Diff(want, got.Bands[0].Spans); diff != "" || got.Now.X != "50.00%" || len(got.Bands) != 1 || got.Ahead {
+		t.Errorf("%+v, now %+v, spans (-want +got)\n%s", got.Bands, got.Now, diff)
 	}
 	first, second, last := got.Hours[0], got.Hours[1], got.Hours[len(got.Hours)-1]
-	if first.X != "0.00%" || first.Text != "00:00" || second.X != "16.00%" || second.Text != "03:00" || last.X != "100.00%" || last.ISO != "2026-10-25T23:00:00Z" {
+	if first.X != "0.00%" || first.Text != "00:00" || second.X != "12.00%" || last.X != "100.00%" || last.ISO != "2026-10-25T23:00:00Z" {
 		t.Errorf("hours: %+v", got.Hours)
 	}
 }
@@ -300,5 +307,116 @@ func TestWasShown(t *testing.T) {
 		if got := text(parse(t, page).id(t, "was-shown").Node); !strings.HasPrefix(got, "Shown then was busy, on the phone , by In a call , since ") {
 			t.Errorf("the page says %q", got)
 		}
+	}
+}
+
+// The picture of a day shows what each source said, and what is known ahead, to who
+// may see it.
+func TestDayAtLevels(t *testing.T) {
+	now := time.Now()
+	ago := func(h float64) time.Time { return now.Add(-time.Duration(h * float64(time.Hour))) }
+	meeting := journal.Saying{Source: "exchange-hq", Fact: presence.CalendarMeeting, From: ago(1), Until: ago(-1), Contact: "Merger", Private: true}
+	d := Day{
+		Changes: []Change{{At: ago(1), Availability: presence.Busy}},
+		Said: []journal.Saying{
+			{Source: "aes-cm1", Fact: presence.PhoneConnected, From: ago(1), Contact: "tel:21003"},
+			meeting,
+			{Source: "manual", Fact: presence.ManualBusy, From: ago(0.5), Until: ago(-1)},
+		},
+		Ahead: []presence.State{{Since: now, Availability: presence.Busy, Activity: presence.ActivityMeeting}, {Since: ago(-1), Availability: presence.Available}},
+	}
+	full := presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarOpen}
+	own := presence.Everyone()
+	own.Own = true
+	for _, tt := range []struct {
+		name string
+		a    presence.Access
+		edit func(*Day)
+		want string // the sources, and how often the state may change ahead
+	}{
+		{"open", full, nil, "aes-cm1 exchange-hq manual 2"},
+		{"times", presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarTimes}, nil, "aes-cm1 manual 2"},
+		{"hidden", presence.Access{Level: presence.LevelFull}, nil, "aes-cm1 manual 0"},
+		{"status", presence.Access{Level: presence.LevelStatus}, nil, "0"},
+		{"telephony", presence.Access{Level: presence.LevelTelephony}, nil, "0"},
+		{"block", presence.Access{}, nil, "0"},
+		{"hides", full, func(d *Day) { d.Said[2].Fact = presence.ManualOffline }, "0"},
+		{"hides, to themselves", own, func(d *Day) { d.Said[2].Fact = presence.ManualOffline }, "aes-cm1 exchange-hq manual 2"},
+	} {
+		day := Day{d.Changes, slices.Clone(d.Said), d.Ahead}
+		if tt.edit != nil {
+			tt.edit(&day)
+		}
+		v := day.seen(tt.a, now)
+		got := ""
+		for _, s := range v.Said {
+			got += s.Source + " "
+			if s.Private && (s.Contact != "" || sayingWords(&s) != "Calendar busy") {
+				t.Errorf("%s: of what is private there is told %+v", tt.name, s)
+			}
+			if !tellsAhead(tt.a) && s.Until.After(now) {
+				t.Errorf("%s: %s tells when it ends", tt.name, s.Source)
+			}
+		}
+		if got += strconv.Itoa(len(v.Ahead)); got != tt.want || len(v.Changes) != 1 {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		for _, st := range v.Ahead {
+			if tt.a.Calendar != presence.CalendarOpen && st.Activity != presence.NoActivity {
+				t.Errorf("%s: ahead lies %s", tt.name, st.Activity)
+			}
+		}
+	}
+}
+
+// The page has a band for the result, one for each source, and stripes where something
+// is known ahead; the tables say the same.
+func TestDayPage(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	day := time.Date(2026, 11, 20, 0, 0, 0, 0, berlin)
+	at := func(h float64) time.Time { return day.Add(time.Duration(h * float64(time.Hour))) }
+	said := []journal.Saying{
+		{Source: "aes-cm1", Fact: presence.PhoneIdle, From: at(-20), Until: at(9)}, {Source: "aes-cm1", Fact: presence.PhoneConnected, From: at(9), Until: at(9.5)},
+		{Source: "exchange-hq", Fact: presence.CalendarMeeting, From: at(13), Until: at(15)}, {Source: "exchange-hq", Fact: presence.CalendarFree, From: at(0), Until: at(24)},
+		{Source: "manual", Fact: presence.ManualDND, From: at(13.5), Until: at(16)},
+	}
+	ahead := []presence.State{{Since: at(14), Availability: presence.DoNotDisturb}, {Since: at(15), Availability: presence.DoNotDisturb}, {Since: at(16), Availability: presence.Available}}
+	v := timelineOf(&Day{[]Change{{At: at(9), Availability: presence.Busy, Activity: presence.ActivityPhone}, {At: at(9.5), Availability: presence.Available}, {At: at(13.5), Availability: presence.DoNotDisturb}}, said, ahead}, day, at(14), at(14))
+	var got []string
+	for _, b := range v.Bands {
+		for _, m := range b.Spans {
+			got = append(got, b.Name+" "+m.S+" "+m.X+" "+m.Width+" "+m.Hatch+" "+m.Label)
+		}
+	}
+	want := []string{
+		"Presence busy 16.67% 4.17%  ", "Presence available 20.83% 33.33%  Available", "Presence dnd 54.17% 4.17%  ", "Presence dnd 58.33% 16.67% 0.00% Do not disturb", "Presence available 75.00% 25.00% 0.00% Available",
+		"manual dnd 54.17% 20.83% 20.00% Manual do not disturb", "aes-cm1 busy 16.67% 4.17%  ", "exchange-hq busy 50.00% 16.67% 50.00% Calendar meeting",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || !v.Ahead || v.Now.X != "58.33%" {
+		t.Errorf("now %s (-want +got)\n%s", v.Now.X, diff)
+	}
+	if v.Bands[1].Y != bandsTop+resultHigh+bandGap || v.Height != v.Bands[3].Y+sourceHigh+4 {
+		t.Errorf("the bands lie at %+v of %d", v.Bands, v.Height)
+	}
+
+	w := newWorld(person("7", "Greta Hoffmann", "21003"))
+	s := newSite(w)
+	now := time.Now().UTC()
+	if now.Hour() > 20 { // the rest of the day is long enough
+		s.zone = time.FixedZone("west", -6*3600)
+	}
+	w.says("7", "exchange-hq", presence.Span{Fact: presence.CalendarMeeting, From: now.Add(-time.Minute), Until: now.Add(time.Hour)}, presence.Span{Fact: presence.CalendarFree, From: now.Add(-time.Hour), Until: now.Add(9 * time.Hour)})
+	page := parse(t, get(t, s, "/people/7").Body.String())
+	if got := text(page.id(t, "ahead").Node); !strings.Contains(got, "Available") {
+		t.Errorf("ahead: %s", got)
+	}
+	if got := text(page.id(t, "said").Node); !strings.Contains(got, "exchange-hq Calendar meeting") {
+		t.Errorf("said: %s", got)
+	}
+	if n := len(page.class("hatch")); n == 0 {
+		t.Error("nothing is striped")
 	}
 }

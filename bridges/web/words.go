@@ -222,7 +222,7 @@ type rowView struct {
 	Doing                    string
 	Fact, Away, Quiet        bool
 	Since, Until             moment
-	Channels                 []channelLook // phone, calendar
+	Channels                 []channelLook // phone, calendar, messaging; one without an icon is not shown
 	Why, Because, Source     string        // the rule, the rule in words, and who said what made it fire
 	Group                    string
 }
@@ -241,8 +241,11 @@ func rowOf(m member, now time.Time, zone *time.Location) *rowView {
 		v.Quiet = true
 	default:
 	}
-	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar} {
+	for _, k := range []presence.ChannelKind{presence.Phone, presence.Calendar, presence.Messaging} {
 		c := channelLookOf(k, s.Channel(k).State)
+		if k == presence.Messaging && s.Channel(k).State == presence.ChannelUnknown {
+			c = channelLook{} // most people have no client that is known of
+		}
 		if c.Class == "on" && k == presence.Phone && s.Overlays.Has(presence.OverlayStale) {
 			c.Class = "unsure"
 		}

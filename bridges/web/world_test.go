@@ -17,6 +17,7 @@ import (
 	"presenced/aggregator"
 	"presenced/aggregator/access"
 	"presenced/aggregator/audit"
+	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web/signin"
 )
@@ -162,6 +163,26 @@ func (w *world) History(_ context.Context, id presence.ID, since, until time.Tim
 		}
 	}
 	return out[max(0, len(out)-most):], w.pastErr
+}
+
+func (w *world) Day(ctx context.Context, id presence.ID, since, now, until time.Time, as presence.Access, most int) (Day, error) {
+	changes, err := w.History(ctx, id, since, now, as, most)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var past journal.Past
+	var entries []journal.Entry
+	for _, t := range w.then[id] {
+		for _, r := range t.reports {
+			if !r.At.After(now) {
+				entries = append(entries, journal.Entry{At: r.At, Kind: journal.Said, Person: id, Report: &r})
+			}
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b journal.Entry) int { return a.At.Compare(b.At) })
+	for _, e := range entries {
+		past.Apply(e)
+	}
+	return Day{changes, journal.Sayings(entries, since, until), past.Ahead(id, w.policy, now, until)}, err
 }
 
 func (w *world) ExplainAt(_ context.Context, id presence.ID, at time.Time) (presence.Explanation, error) {

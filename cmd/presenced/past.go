@@ -46,10 +46,35 @@ var errNoHistory = fmt.Errorf("%w: history.keep is 0s in the configuration", web
 
 // History implements web.Past.
 func (a *archive) History(ctx context.Context, id presence.ID, since, until time.Time, as presence.Access, most int) ([]web.Change, error) {
+	entries, err := a.all(ctx, id, until)
+	if err != nil {
+		return nil, err
+	}
+	return changesOf(entries, since, as, most), nil
+}
+
+// Day implements web.Past.
+func (a *archive) Day(ctx context.Context, id presence.ID, since, now, until time.Time, as presence.Access, most int) (web.Day, error) {
+	entries, err := a.all(ctx, id, now)
+	if err != nil {
+		return web.Day{}, err
+	}
+	var past journal.Past
+	for _, e := range entries {
+		past.Apply(e)
+	}
+	return web.Day{
+		Changes: changesOf(entries, since, as, most),
+		Said:    journal.Sayings(entries, since, until), Ahead: past.Ahead(id, a.hub.Policy(), now, until),
+	}, nil
+}
+
+// all gives what was written down of a person up to a time.
+func (a *archive) all(ctx context.Context, id presence.ID, until time.Time) ([]journal.Entry, error) {
 	if a.entries == nil {
 		return nil, errNoHistory
 	}
-	out := []web.Change{}
+	var out []journal.Entry
 	for e, err := range a.read(ctx, id) {
 		if err != nil {
 			return nil, err
@@ -57,6 +82,15 @@ func (a *archive) History(ctx context.Context, id presence.ID, since, until time
 		if e.At.After(until) {
 			break
 		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// changesOf gives what held at since, and the changes after it, as a watcher saw them.
+func changesOf(entries []journal.Entry, since time.Time, as presence.Access, most int) []web.Change {
+	out := []web.Change{}
+	for _, e := range entries {
 		if e.Kind != journal.Shown || e.State == nil {
 			continue
 		}
@@ -78,7 +112,7 @@ func (a *archive) History(ctx context.Context, id presence.ID, since, until time
 			out = out[1:]
 		}
 	}
-	return out, nil
+	return out
 }
 
 // ExplainAt implements web.Past.

@@ -231,6 +231,10 @@ func (w *world) History(_ context.Context, id presence.ID, since, _ time.Time, a
 	return all[:min(most, 1)], nil
 }
 
+func (*world) Day(context.Context, presence.ID, time.Time, time.Time, time.Time, presence.Access, int) (web.Day, error) {
+	return web.Day{}, nil
+}
+
 func (w *world) ExplainAt(_ context.Context, id presence.ID, _ time.Time) (presence.Explanation, error) {
 	if id == "ivy" {
 		return presence.Explanation{}, fmt.Errorf("%w about ivy", web.ErrNotRemembered)

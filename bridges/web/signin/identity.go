@@ -47,7 +47,7 @@ func (r Role) Permissions() Permission {
 	case Anyone:
 		return ReadStates | ReadHealth
 	case Person:
-		return ReadStates | WriteOwn
+		return ReadStates | ReadHealth | WriteOwn // signing in takes nothing away from Anyone
 	case Operator:
 		return ReadStates | ReadAll | ReadHealth | WriteOwn | WritePresence
 	case Administrator:

@@ -44,6 +44,13 @@ export function writeTimes(root) {
     if (node.dataset.f === 'age') write(node, ageText(now - t));
     else write(node, momentText(t, now, node.dataset.f === 'exact'));
   }
+  const line = byId('at-now'); // of a person's day
+  if (line && line.dataset.still === undefined) {
+    const { from, until } = line.dataset;
+    const share = (now - new Date(from)) / (new Date(until) - new Date(from));
+    for (const name of ['x', 'x1', 'x2']) for (const mark of line.querySelectorAll(`[${name}]`)) mark.setAttribute(name, `${Math.min(100 * share, 100).toFixed(2)}%`);
+    line.querySelector('text').dataset.clock = now.toISOString();
+  }
   for (const node of root.querySelectorAll('[data-clock]')) write(node, clock.format(new Date(node.dataset.clock)));
   const zone = byId('zone');
   if (zone) write(zone, `yours, ${Intl.DateTimeFormat().resolvedOptions().timeZone}`);
