@@ -261,7 +261,7 @@ func (o *override) report(now time.Time) presence.Report {
 	}
 	return presence.Report{
 		Source: SourceManual, Subject: presence.Subject{Scheme: directory.SchemeID, Value: string(o.Person)}, At: o.At,
-		Spans: []presence.Span{{Fact: o.Fact, From: from, Until: o.Until}},
+		Spans: []presence.Span{{Fact: o.Fact, From: from, Until: o.Until, Note: o.By}},
 	}
 }
 

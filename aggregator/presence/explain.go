@@ -43,6 +43,7 @@ type Held struct {
 	Contact string    `json:"contact,omitempty"`
 	Private bool      `json:"private,omitempty"`
 	Decides bool      `json:"decides,omitempty"`
+	By      string    `json:"by,omitempty"` // who set it by hand
 }
 
 // A PassedRule did not fire.
@@ -103,7 +104,11 @@ func (p *Policy) Explain(person ID, reports []Report, now time.Time) Explanation
 			d.weigh([]Report{one}, reports, now, &held)
 			for fact := range held.holds.All() {
 				decides := r.Source == e.State.Why.Source && fact.String() == e.State.Why.Fact && s.From.Equal(e.State.Why.From)
-				e.Facts = append(e.Facts, Held{fact, r.Source, s.From, held.spans[fact].until, s.Contact, s.Private, decides})
+				one := Held{fact, r.Source, s.From, held.spans[fact].until, s.Contact, s.Private, decides, ""}
+				if ManualFacts.Has(fact) {
+					one.By = s.Note
+				}
+				e.Facts = append(e.Facts, one)
 			}
 		}
 	}
@@ -190,6 +195,9 @@ func (e *Explanation) Text(zone *time.Location) string {
 		}
 		if h.Contact != "" {
 			fmt.Fprintf(&b, " at %s", h.Contact)
+		}
+		if h.By != "" {
+			fmt.Fprintf(&b, " by %s", h.By)
 		}
 		b.WriteString("\n")
 	}

@@ -30,7 +30,7 @@ type Span struct {
 	From    time.Time `json:"from"`
 	Until   time.Time `json:"until,omitzero"`
 	Contact string    `json:"contact,omitempty"` // the communication resource it is about: tel:4711, im:ann@example.com
-	Note    string    `json:"note,omitempty"`    // shown only to those whom the access rules allow
+	Note    string    `json:"note,omitempty"`    // of what is set by hand: by whom; shown only to those whom the access rules allow
 	Private bool      `json:"private,omitempty"` // times and show-as only; never a word about what it is
 }
 

@@ -114,11 +114,15 @@ func (b *browser) screen(width, height int64, scheme string) {
 	}
 }
 
-// fits fails the test for a page that is wider than its screen.
+// fits fails the test for a page that is wider than its screen, or a panel than there is room.
 func (b *browser) fits(name string) {
 	b.t.Helper()
 	if wide := b.eval(`document.documentElement.scrollWidth - innerWidth`); wide != "0" {
 		b.t.Errorf("%s: the page is %s px wider than the screen", name, wide)
+	}
+	if clipped := b.eval(`[...document.querySelectorAll('.panel')].filter((p) => p.scrollWidth > p.clientWidth).flatMap((p) => [...p.querySelectorAll(':not(svg *)')].filter((e) =>
+		e.getBoundingClientRect().right > p.getBoundingClientRect().right + 1 && e.closest('.scroll, pre') === null).slice(0, 3).map((e) => e.outerHTML.slice(0, 120))).join('\n')`); clipped != "" {
+		b.t.Errorf("%s: cut off at the edge of a panel is\n%s", name, clipped)
 	}
 }
 

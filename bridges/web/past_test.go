@@ -393,7 +393,7 @@ func TestDayPage(t *testing.T) {
 	}
 	want := []string{
 		"Presence busy 16.67% 4.17%  ", "Presence available 20.83% 33.33%  Available", "Presence dnd 54.17% 4.17%  ", "Presence dnd 58.33% 16.67% 0.00% Do not disturb", "Presence available 75.00% 25.00% 0.00% Available",
-		"manual dnd 54.17% 20.83% 20.00% Manual do not disturb", "aes-cm1 busy 16.67% 4.17%  ", "exchange-hq busy 50.00% 16.67% 50.00% Calendar meeting",
+		"manual dnd 54.17% 20.83% 20.00% Do not disturb", "aes-cm1 busy 16.67% 4.17%  ", "exchange-hq busy 50.00% 16.67% 50.00% Meeting",
 	}
 	if diff := cmp.Diff(want, got); diff != "" || !v.Ahead || v.Now.X != "58.33%" {
 		t.Errorf("now %s (-want +got)\n%s", v.Now.X, diff)

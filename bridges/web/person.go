@@ -63,6 +63,7 @@ type factView struct {
 	Fact, About, Source string
 	From, Until, Heard  moment
 	Decides             bool
+	By                  string // who set it by hand
 }
 
 type ruleView struct {
@@ -193,7 +194,7 @@ func (v *personView) reasons(e *Reasoning, at func(time.Time) moment) {
 		}
 	}
 	for _, h := range e.Facts {
-		f := factView{sentence(h.Fact.String()), bare(h.Contact), h.Source, at(h.From), at(h.Until), at(heard[h.Source]), h.Decides}
+		f := factView{sentence(h.Fact.String()), bare(h.Contact), h.Source, at(h.From), at(h.Until), at(heard[h.Source]), h.Decides, h.By}
 		if f.Decides && v.Decider == nil {
 			v.Decider = &f
 		}

@@ -36,6 +36,9 @@ func reasoned(e presence.Explanation, a presence.Access) Reasoning {
 		}
 		e.Facts = slices.Clone(e.Facts)
 		for i := range e.Facts {
+			if !a.Own {
+				e.Facts[i].By = ""
+			}
 			if h := &e.Facts[i]; h.Private {
 				for k := range e.State.Channels {
 					if e.State.Channels[k].Contact == h.Contact {
@@ -57,6 +60,7 @@ func reasoned(e presence.Explanation, a presence.Access) Reasoning {
 	}
 	for _, h := range e.Facts {
 		if !calendars[h.Source] && !h.Private {
+			h.By = ""
 			r.Facts = append(r.Facts, h)
 		}
 	}

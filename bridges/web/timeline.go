@@ -1,6 +1,8 @@
 package web
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +41,8 @@ type band struct {
 	Result     bool
 	Y, H       int
 	Spans      []spanMark
+
+	last float64 // where the last stretch begins, in per cents
 }
 
 // A spanMark is a stretch of a band, in per cents of its width; Hatch is where in it
@@ -51,7 +55,7 @@ const (
 	resultHigh = 28
 	sourceHigh = 20
 	bandGap    = 8
-	breadth    = 880 // as wide as the picture is taken to be where labels are cut
+	breadth    = 840 // as wide as the picture is taken to be where labels are cut
 	letter     = 6
 )
 
@@ -129,8 +133,11 @@ func (v *timeline) spread(d *Day, from, at time.Time) {
 		case n == last:
 			mark.Anchor = "end"
 		}
-		if away := v.share(t) - v.share(at); -4 < away && away < 4 {
-			mark.Text = "" // where the moment of the page is written
+		switch away := math.Abs(v.share(t) - v.share(at)); { // the moment of the page is written there
+		case away < 4:
+			mark.Text = ""
+		case away < 18:
+			mark.Odd = true
 		}
 		v.Hours = append(v.Hours, mark)
 	}
@@ -218,10 +225,11 @@ func (v *timeline) draw(b *band, s string, from, until, now time.Time, words, mo
 	if more != "" {
 		m.Words += ", " + lowered(more)
 	}
-	m.Label = cut(words, int((width/100*breadth-16)/letter))
-	if more != "" && b.Result && len(m.Label) == len(words) {
-		m.Label = cut(more, int((width/100*breadth-16)/letter))
+	m.Label = cut(labelOf(b, words, more), width)
+	if n := len(b.Spans); n > 0 { // which may go on below this one
+		b.Spans[n-1].Label = cut(b.Spans[n-1].Label, v.share(from)-b.last)
 	}
+	b.last = v.share(from)
 	if until.After(now) {
 		begins := max(0, float64(now.Sub(from))/float64(until.Sub(from))*100)
 		m.Hatch, m.Rest = perCent(begins), perCent(100-begins)
@@ -233,10 +241,24 @@ func (v *timeline) draw(b *band, s string, from, until, now time.Time, words, mo
 	}
 }
 
-// cut gives as much of words as there is room for, in letters; nothing where that
-// would say little.
-func cut(words string, room int) string {
-	letters := []rune(words)
+// labelOf gives what is written upon a stretch: what the person does rather than that
+// they are busy, and of a fact what its band does not say already.
+func labelOf(b *band, words, more string) string {
+	if b.Result {
+		return cmp.Or(more, words)
+	}
+	for _, kind := range []string{"Phone ", "Calendar ", "Session ", "Manual "} {
+		if rest, ok := strings.CutPrefix(words, kind); ok {
+			return strings.ToUpper(rest[:1]) + rest[1:]
+		}
+	}
+	return words
+}
+
+// cut gives as much of words as there is room for in a width in per cents; nothing
+// where that would say little.
+func cut(words string, width float64) string {
+	letters, room := []rune(words), int((width/100*breadth-16)/letter)
 	switch {
 	case len(letters) <= room:
 		return words
