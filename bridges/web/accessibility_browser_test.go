@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"presenced/aggregator"
+	"presenced/aggregator/access"
 	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
 	"presenced/bridges/web/signin"
@@ -33,23 +34,41 @@ type sight struct {
 // sights has every page, in each shape that differs from the others.
 func sights() []sight {
 	return []sight{
-		{path: "/"}, {path: "/?q=nobody+at+all"}, {path: "/people/" + doyle}, {path: "/sources"}, {path: "/services"}, {path: "/about"}, {path: "/signin"},
+		{path: "/"},
+		{path: "/?q=nobody+at+all"},
+		{path: "/people/" + doyle},
+		{path: "/sources"},
+		{path: "/services"},
+		{path: "/about"},
+		{path: "/signin"},
 		{path: "/signin", does: `(user.value = password.value = 'x', user.form.submit())`, until: `#bad`},
 		{path: "/no-such-page"},
-		{path: "/", as: "greta"}, {path: "/people/" + greta, as: "greta"}, {path: "/people/" + doyle, as: "greta"}, {path: "/me", as: "greta"}, {path: "/access", as: "greta"},
-		{path: "/", as: "root"}, {path: "/people/" + greta, as: "root"}, {path: "/people/" + doyle + "?at=tomorrow", as: "root"},
+		{path: "/", as: "greta"},
+		{path: "/people/" + greta, as: "greta"},
+		{path: "/people/" + doyle, as: "greta"},
+		{path: "/me", as: "greta"},
+		{path: "/access", as: "greta"},
+		{path: "/", as: "root"},
+		{path: "/people/" + greta, as: "root"},
+		{path: "/people/" + doyle + "?at=tomorrow", as: "root"},
 		{path: "/people/" + doyle + "?at=" + time.Now().Add(-time.Minute).UTC().Format(time.RFC3339), as: "root"},
-		{path: "/me", as: "root"}, {path: "/services", as: "root"}, {path: "/services/add", as: "root"},
+		{path: "/me", as: "root"},
+		{path: "/services", as: "root"},
+		{path: "/services/add", as: "root"},
 		{path: "/services/add", as: "root", does: `document.querySelector('.savebar .primary').click()`, until: `#wrong`},
 		{path: "/services/presence/hq-presence", as: "root"},
 		{path: "/services/presence/hq-presence", as: "root", does: `(document.getElementById('f-users').value = 'group:Sales', document.querySelector('.savebar .primary').click())`, until: `input[name=overwrite]`},
 		{path: "/services/presence/hq-presence/delete", as: "root"},
-		{path: "/sources", as: "root"}, {path: "/sources/aes-cm2", as: "root"}, {path: "/policy", as: "root"},
+		{path: "/sources", as: "root"},
+		{path: "/sources/aes-cm2", as: "root"},
+		{path: "/policy", as: "root"},
 		{path: "/policy", as: "root", does: `(table.value = 'rules: []', document.querySelector('button[value=run]').click())`, until: `#mistakes`},
 		{path: "/policy", as: "root", does: `fetch('/policy.yaml').then((a) => a.text()).then((t) => { table.value = t; document.querySelector('button[value=run]').click(); })`, until: `#dry-run .tally`},
 		{path: "/access", as: "root"},
 		{path: "/access?watcher=jid%3Abob%40example.net&whom=" + doyle, as: "root"},
-		{path: "/audit", as: "root"}, {path: "/about", as: "root"}, {path: "/docs/operating", as: "root"},
+		{path: "/audit", as: "root"},
+		{path: "/about", as: "root"},
+		{path: "/docs/operating", as: "root"},
 	}
 }
 
@@ -110,6 +129,7 @@ func populated(t *testing.T) *Site {
 	var rack *rack
 	s := guardedFor(t, w, func(_ *Config, p *Parts) {
 		e := newEstate(t, w, nil)
+		must(t, e.gate.Set(t.Context(), actorForTest(), access.Rule{Of: doyle, For: access.Audience{Kind: access.ForDefault}, Level: presence.LevelStatus})) // which the trail tells
 		e.differences = []journal.Difference{{
 			Person: renner, From: now.Add(-time.Hour), Until: now.Add(-time.Minute),
 			Was: presence.State{Availability: presence.Available, Why: presence.Reason{Rule: "session-active"}}, Would: presence.State{Availability: presence.Busy, Activity: presence.ActivityTentative, Why: presence.Reason{Rule: "tentative"}},

@@ -20,6 +20,7 @@ import (
 
 	"presenced/aggregator/journal"
 	"presenced/aggregator/presence"
+	"presenced/bridges/web/signin"
 )
 
 // remembered is a world with a day behind it: the person 7 was on the phone at noon
@@ -379,8 +380,10 @@ func TestDayPage(t *testing.T) {
 	day := time.Date(2026, 11, 20, 0, 0, 0, 0, berlin)
 	at := func(h float64) time.Time { return day.Add(time.Duration(h * float64(time.Hour))) }
 	said := []journal.Saying{
-		{Source: "aes-cm1", Fact: presence.PhoneIdle, From: at(-20), Until: at(9)}, {Source: "aes-cm1", Fact: presence.PhoneConnected, From: at(9), Until: at(9.5)},
-		{Source: "exchange-hq", Fact: presence.CalendarMeeting, From: at(13), Until: at(15)}, {Source: "exchange-hq", Fact: presence.CalendarFree, From: at(0), Until: at(24)},
+		{Source: "aes-cm1", Fact: presence.PhoneIdle, From: at(-20), Until: at(9)},
+		{Source: "aes-cm1", Fact: presence.PhoneConnected, From: at(9), Until: at(9.5)},
+		{Source: "exchange-hq", Fact: presence.CalendarMeeting, From: at(13), Until: at(15)},
+		{Source: "exchange-hq", Fact: presence.CalendarFree, From: at(0), Until: at(24)},
 		{Source: "manual", Fact: presence.ManualDND, From: at(13.5), Until: at(16)},
 	}
 	ahead := []presence.State{{Since: at(14), Availability: presence.DoNotDisturb}, {Since: at(15), Availability: presence.DoNotDisturb}, {Since: at(16), Availability: presence.Available}}
@@ -418,5 +421,43 @@ func TestDayPage(t *testing.T) {
 	}
 	if n := len(page.class("hatch")); n == 0 {
 		t.Error("nothing is striped")
+	}
+}
+
+// Who set somebody's presence is told to that person and to who sees everybody, and to
+// nobody else.
+func TestWhoSetIt(t *testing.T) {
+	w := office()
+	w.says("21042", "manual", presence.Span{Fact: presence.ManualDND, From: time.Now().Add(-time.Minute), Until: time.Now().Add(time.Hour), Note: "local:ops"})
+	marta := signin.Identity{Account: "local:marta", Role: signin.Person, Person: "21042"}
+	other := signin.Identity{Account: "local:jo", Role: signin.Person, Person: "21017"}
+	for _, tt := range []struct {
+		name string
+		who  signin.Identity
+		a    presence.Access
+		told bool
+	}{
+		{"themselves", marta, presence.Everyone(), true},
+		{"an operator", operator, presence.Everyone(), true},
+		{"somebody else", other, presence.Everyone(), false},
+		{"who sees times", other, presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarTimes}, false},
+	} {
+		w.rules["21042"] = tt.a
+		s := newEstate(t, w, nil).site(tt.who)
+		page := get(t, s, "/people/21042").Body.String()
+		e, err := s.Explain(t.Context(), tt.who, "21042", time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(page, "local:ops") != tt.told || strings.Contains(string(answer), "local:ops") != tt.told || strings.Contains(e.Text(time.UTC), "local:ops") != tt.told {
+			t.Errorf("%s: the page tells %v, the explanation %v, in words %v", tt.name, strings.Contains(page, "local:ops"), strings.Contains(string(answer), "local:ops"), strings.Contains(e.Text(time.UTC), "local:ops"))
+		}
+		if because := text(parse(t, page).id(t, "why").Node); tt.told && !strings.Contains(because, "set by local:ops") {
+			t.Errorf("%s: %s", tt.name, because)
+		}
 	}
 }

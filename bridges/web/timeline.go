@@ -127,10 +127,10 @@ func (v *timeline) spread(d *Day, from, at time.Time) {
 	for n := first; n <= last; n += step {
 		t := hour(n)
 		mark := hourMark{X: v.x(t), Text: t.Format("15:04"), ISO: t.UTC().Format(time.RFC3339), Anchor: "middle", Odd: (n-first)/step%2 == 1}
-		switch {
-		case n == first:
+		switch n {
+		case first:
 			mark.Anchor = "start"
-		case n == last:
+		case last:
 			mark.Anchor = "end"
 		}
 		switch away := math.Abs(v.share(t) - v.share(at)); { // the moment of the page is written there
@@ -278,8 +278,15 @@ func (v *timeline) legend() {
 		}
 	}
 	for _, l := range []look{
-		{S: "available", Word: "Available"}, {S: "idle", Word: "Idle"}, {S: "busy", Word: "Busy"}, {S: "dnd", Word: "Do not disturb"}, {S: "brb", Word: "Be right back"},
-		{S: "away", Word: "Away, tentative, ringing"}, {S: "out-of-office", Word: "Out of office"}, {S: "off-work", Word: "Off work"}, {S: "offline", Word: "Offline"},
+		{S: "available", Word: "Available"},
+		{S: "idle", Word: "Idle"},
+		{S: "busy", Word: "Busy"},
+		{S: "dnd", Word: "Do not disturb"},
+		{S: "brb", Word: "Be right back"},
+		{S: "away", Word: "Away, ringing"},
+		{S: "out-of-office", Word: "Out of office"},
+		{S: "off-work", Word: "Off work"},
+		{S: "offline", Word: "Offline"},
 	} {
 		if seen[l.S] {
 			v.Legend = append(v.Legend, l)
