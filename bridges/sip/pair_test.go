@@ -144,6 +144,27 @@ func (f folder) Delete(_ context.Context, key string) error {
 	return os.RemoveAll(filepath.Join(string(f), key)) // it need not be there
 }
 
+// tags gives the tags that a memory holds.
+func tags(t *testing.T, values map[string][]byte) map[place]string {
+	t.Helper()
+	var pages []*page
+	for key, value := range values {
+		pg, err := readPage(key, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, pg)
+	}
+	held := map[place]string{}
+	l := newLedger(pages)
+	for _, pg := range l.pages {
+		for _, r := range l.current(pg) {
+			held[r.place()] = r.Tag
+		}
+	}
+	return held
+}
+
 // The environment of a process that publishes until it is killed: where, and the
 // folder of its memory.
 const (
@@ -177,7 +198,7 @@ func TestKamailioKilled(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); ; <-tick.C {
-		if tags, err := kept.Load(t.Context()); err != nil || len(tags) == killed {
+		if values, err := kept.Load(t.Context()); err != nil || len(tags(t, values)) == killed {
 			break
 		}
 		if time.Now().After(end) {

@@ -118,10 +118,10 @@ type publication struct {
 	gone     bool      // the removal did not succeed, and nothing more is done about it
 }
 
-// Inherit takes over what an earlier life of the program published. It is
+// Inherit takes over what an earlier life of the program, or another machine, published. It is
 // removed if nobody wants it within a minute.
 func (p *publication) Inherit(tag string, dies, now time.Time) {
-	p.tag, p.dies, p.refresh = tag, dies, now.Add(dies.Sub(now)/2)
+	p.tag, p.sent, p.dies, p.refresh = tag, nil, dies, now.Add(dies.Sub(now)/2)
 	p.Orphan(now)
 }
 

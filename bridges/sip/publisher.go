@@ -44,14 +44,13 @@ type Publisher struct {
 
 	// What follows belongs to the goroutine of Run.
 
-	cfg       Config
-	covers    func(*presence.Person) bool // nil: everybody
-	leaving   chan struct{}               // closed when nothing is published any more; nil: that is not wanted
-	servers   []*server                   // the first one is preferred
-	former    []*server                   // not configured any more; what they hold is to be removed
-	inherited bool                        // the journal was read
-	people    map[presence.ID]published
-	owners    map[string]presence.ID // by entity
+	cfg     Config
+	covers  func(*presence.Person) bool // nil: everybody
+	leaving chan struct{}               // closed when nothing is published any more; nil: that is not wanted
+	servers []*server                   // the first one is preferred
+	former  []*server                   // not configured any more; what they hold is to be removed
+	people  map[presence.ID]published
+	owners  map[string]presence.ID // by entity
 }
 
 // published is what is to be said of a person; without an entity, nothing is.
@@ -64,7 +63,7 @@ type published struct {
 const SchemeService = "service"
 
 // New makes a Publisher. The configuration must be without problems (Check).
-// Memory keeps the entity-tags; it may be shared with other bridges. The gate
+// Memory keeps the entity-tags, and belongs to this bridge. The gate
 // decides what the server may see: it is asked about the watcher service:NAME.
 func New(cfg Config, memory Memory, gate presence.Gate, log *slog.Logger) *Publisher {
 	tameLibrary()
@@ -144,7 +143,7 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 		s.group.Wait()
 		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.pauses.stop)
 		defer cancel()
-		p.journal.flush(flush)
+		_ = p.journal.flush(flush) // what is lost by it ends by itself
 	}()
 	attempts := make([]attempt, 0, len(p.servers))
 	for _, srv := range p.servers {
@@ -157,8 +156,8 @@ func (p *Publisher) run(ctx context.Context, hub presence.Hub) error {
 	return s.loop(ctx)
 }
 
-// inherit makes ready for a Run: on the first one it takes over what an earlier
-// process published; what nobody wants any more is removed after a while.
+// inherit makes ready for a Run: it takes over what an earlier process, or another
+// machine, published; what nobody wants any more is removed after a while.
 func (p *Publisher) inherit(ctx context.Context) error {
 	now := time.Now()
 	clear(p.owners) // people stay, for the gate
@@ -173,10 +172,8 @@ func (p *Publisher) inherit(ctx context.Context) error {
 			srv.place(e)
 		}
 	}
-	if !p.inherited {
-		if err := p.recall(ctx, now); err != nil {
-			return err
-		}
+	if err := p.recall(ctx, now); err != nil {
+		return err
 	}
 	if p.leaving != nil {
 		p.release(p.reach(), now)
@@ -185,20 +182,19 @@ func (p *Publisher) inherit(ctx context.Context) error {
 	return nil
 }
 
-// recall takes over what an earlier process published.
+// recall takes over what another process published.
 func (p *Publisher) recall(ctx context.Context, now time.Time) error {
-	records, err := p.journal.load(ctx, p.name, now)
+	records, err := p.journal.load(ctx, now)
 	if err != nil {
 		return err
 	}
-	p.inherited = true
 	for i := range records {
 		r := &records[i]
 		for _, srv := range p.servers {
 			if srv.address != r.Server {
 				continue
 			}
-			if e, err := srv.entry(r.Entity); err == nil {
+			if e, err := srv.entry(r.Entity); err == nil && e.tag != r.Tag {
 				e.Inherit(r.Tag, r.Dies, now)
 				e.stored = r.Tag
 				srv.place(e)
@@ -293,6 +289,7 @@ func (s *session) loop(ctx context.Context) error {
 			}
 		case <-look.C:
 			s.look(ctx)
+		case <-s.journal.saved:
 		case <-timer.C:
 		}
 	}
@@ -509,7 +506,7 @@ func (p *Publisher) place(srv *server, e *entry) {
 	srv.place(e)
 	if e.tag != e.stored {
 		e.stored = e.tag
-		p.journal.note(&record{p.name, srv.address, e.entity, e.tag, e.dies})
+		p.journal.note(&record{srv.address, e.entity, e.tag, e.dies}, time.Now())
 	}
 }
 
@@ -523,10 +520,14 @@ func (p *Publisher) release(servers []*server, now time.Time) {
 	}
 }
 
-// dispatch sends what is due, as far as pace and outstanding requests allow, and
+// dispatch sends what is due, as far as pace, outstanding requests and the entity-tags
+// that wait for the memory allow, and
 // gives the time until it is to be called again.
 func (s *session) dispatch(now time.Time) time.Duration {
-	wait := time.Hour
+	wait, underway := time.Hour, 0
+	for _, srv := range s.reach() {
+		underway += srv.out
+	}
 	for _, srv := range s.reach() {
 		if srv.link == nil {
 			continue
@@ -546,9 +547,14 @@ func (s *session) dispatch(now time.Time) time.Duration {
 				wait = min(wait, time.Duration((1-tokens)/float64(srv.limiter.Limit())*float64(time.Second))+time.Millisecond)
 				break
 			}
+			if d := s.journal.hold(underway, max(maxUnsaved, 2*s.cfg.Outstanding), now); d > 0 {
+				wait = min(wait, d)
+				break
+			}
 			srv.filled = e.lane == filling
 			if r, ok := e.Send(now); ok {
 				srv.limiter.AllowN(now, 1)
+				underway++
 				s.send(srv, e, r, now)
 			}
 			s.place(srv, e)
@@ -771,6 +777,7 @@ func (s *session) withdraw() {
 			if s.take(&a); a.err == nil {
 				silence.Reset(s.pauses.silence)
 			}
+		case <-s.journal.saved:
 		case <-time.After(wait):
 		case <-silence.C:
 			return
@@ -784,7 +791,7 @@ func (s *session) withdraw() {
 func (s *session) publishStatus() {
 	s.publishPeers()
 	total, done, troubled := len(s.owners), s.active.settled, s.active.troubled
-	need := s.active.load(total)
+	need, unsaved := s.active.load(total), s.journal.stall(time.Now())
 	s.synced = s.synced || total > 0 && done >= total
 	s.board.set(func(b *presence.Status) {
 		b.Done, b.Total = done, total
@@ -796,6 +803,8 @@ func (s *session) publishStatus() {
 				s.cfg.Rate, total, need)
 		case troubled > 0:
 			b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("%s does not serve %d of %d publications.", s.active.address, troubled, total)
+		case unsaved > 0:
+			b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("The store does not take %d entity-tags; publishing goes on.", unsaved)
 		case !s.synced && done < total:
 			b.Phase, b.Detail = presence.PhaseSyncing, "Publishing at "+s.active.address+"."
 		default:

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,11 +113,13 @@ func (m *testMemory) Put(_ context.Context, key string, value []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.values[key] = value
-	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
+	pg, err := readPage(key, value)
+	if err != nil {
 		return err
 	}
-	m.written <- r
+	for _, r := range pg.Records {
+		m.written <- r
+	}
 	return nil
 }
 
@@ -126,7 +127,6 @@ func (m *testMemory) Delete(_ context.Context, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.values, key)
-	m.written <- record{}
 	return nil
 }
 
