@@ -5,6 +5,7 @@ import (
 
 	"presenced/bridges/pidf"
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 	"presenced/internal/config"
 	"presenced/internal/secret"
 	"presenced/internal/trust"
@@ -31,9 +32,6 @@ type Config struct {
 	Cisco        bool          `yaml:"cisco" default:"false" doc:"Whether documents have the activity also in the form that phones of Cisco read."`
 }
 
-// autoTransport leaves the transport to the DNS.
-const autoTransport = "auto"
-
 // DefaultConfig gives a Config with the defaults filled in.
 func DefaultConfig() Config {
 	return Config{
@@ -51,11 +49,11 @@ func (c *Config) Check() []config.Problem {
 	if c.Name == "" {
 		wrong("name", "a name is needed")
 	}
-	if _, _, err := SplitAddress(c.Address); err != nil {
+	if _, _, err := lookup.SplitAddress(c.Address); err != nil {
 		wrong("address", "%q is neither host:port nor a name: %v", c.Address, err)
 	}
 	if c.Secondary != "" {
-		if _, _, err := SplitAddress(c.Secondary); err != nil {
+		if _, _, err := lookup.SplitAddress(c.Secondary); err != nil {
 			wrong("secondary", "%q is neither host:port nor a name: %v", c.Secondary, err)
 		}
 		if c.Secondary == c.Address {
@@ -64,7 +62,7 @@ func (c *Config) Check() []config.Problem {
 	}
 	switch c.Transport {
 	case "udp", "tcp":
-	case "tls", autoTransport:
+	case "tls", lookup.Auto:
 		ps = append(ps, config.Under("tls", c.TLS.Check())...)
 	default:
 		wrong("transport", "%q is none of udp, tcp, tls, auto", c.Transport)

@@ -18,6 +18,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 
 	"presenced/bridges/sip/digest"
+	"presenced/bridges/sip/lookup"
 )
 
 const (
@@ -60,9 +61,9 @@ type link struct {
 // openLink makes ready to send to a target of the server at address; it connects with
 // the first request. noticed is called, from any goroutine, with a kind of problem for
 // each message that is not fit to be read.
-func openLink(ctx context.Context, address string, to target, trusted *tls.Config, log *slog.Logger, noticed func(kind string)) (*link, error) {
+func openLink(ctx context.Context, address string, to lookup.Target, trusted *tls.Config, log *slog.Logger, noticed func(kind string)) (*link, error) {
 	var d net.Dialer
-	probe, err := d.DialContext(ctx, "udp", to.at.String()) // sends nothing; tells which of our addresses the server sees
+	probe, err := d.DialContext(ctx, "udp", to.At.String()) // sends nothing; tells which of our addresses the server sees
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func openLink(ctx context.Context, address string, to target, trusted *tls.Confi
 	if err != nil {
 		return nil, err
 	}
-	l := &link{network: strings.ToUpper(to.transport), target: to.at, local: local}
+	l := &link{network: strings.ToUpper(to.Transport), target: to.At, local: local}
 	l.life, l.end = context.WithCancel(context.WithoutCancel(ctx))
 	complain := sync.OnceFunc(func() { log.Warn("A message from the SIP server cannot be read", "server", address) })
 	quiet := slog.New(&muffler{log.Handler(), func() {

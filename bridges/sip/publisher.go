@@ -16,6 +16,7 @@ import (
 	"presenced/bridges/pidf"
 	"presenced/bridges/sip/digest"
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 )
 
 const (
@@ -37,7 +38,7 @@ type Publisher struct {
 	gate    presence.Gate
 	watcher presence.Watcher // the presence server, as the gate knows it
 	journal *journal
-	locator *locator
+	locator *lookup.Locator
 	board   board
 	pauses  pauses
 	orders  orders
@@ -70,7 +71,7 @@ func New(cfg Config, memory Memory, gate presence.Gate, log *slog.Logger) *Publi
 	p := &Publisher{
 		name: cfg.Name, log: log.With("bridge", cfg.Name), gate: gate,
 		watcher: presence.Watcher{Subject: presence.Subject{Scheme: SchemeService, Value: cfg.Name}, Via: cfg.Name},
-		locator: newLocator(), orders: orders{wake: make(chan struct{}, 1)},
+		locator: lookup.New(), orders: orders{wake: make(chan struct{}, 1)},
 		pauses: pauses{probe: probePause, comeback: returnPause, silence: stopPause, stop: stopTime},
 		people: map[presence.ID]published{}, owners: map[string]presence.ID{},
 	}
@@ -299,10 +300,10 @@ func (s *session) loop(ctx context.Context) error {
 // the one that failed, or at that one again.
 type attempt struct {
 	*server
-	takes func(target) bool
+	takes func(lookup.Target) bool
 }
 
-func anyTarget(target) bool { return true }
+func anyTarget(lookup.Target) bool { return true }
 
 // connect makes the first server that answers the active one.
 func (s *session) connect(ctx context.Context, attempts []attempt) error {
@@ -334,7 +335,7 @@ var errNoTarget = errors.New("there is no other target")
 
 // open gives a link to the first target that answers. It may be called from any goroutine.
 func (s *session) open(ctx context.Context, a attempt) (*link, error) {
-	targets, err := s.locator.find(ctx, a.address, a.way.transport)
+	targets, err := s.locator.Find(ctx, a.address, a.way.transport)
 	if err != nil {
 		return nil, err
 	}
@@ -349,18 +350,18 @@ func (s *session) open(ctx context.Context, a attempt) (*link, error) {
 			return l, nil
 		}
 		if len(targets) > 1 {
-			err = fmt.Errorf("%s: %w", to.at, err)
+			err = fmt.Errorf("%s: %w", to.At, err)
 		}
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
 		return nil, errNoTarget
 	}
-	s.locator.forget(a.address, a.way.transport)
+	s.locator.Forget(a.address, a.way.transport)
 	return nil, errors.Join(errs...)
 }
 
-func (s *session) openTarget(ctx context.Context, srv *server, to target) (*link, error) {
+func (s *session) openTarget(ctx context.Context, srv *server, to lookup.Target) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	l, err := srv.way.open(ctx, srv.address, to, s.log, s.board.notice)
@@ -408,7 +409,7 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	failed, worked := srv.link.target, srv.link.worked
 	srv.drop()
 	srv.doubtful = true
-	s.locator.forget(srv.address, srv.way.transport)
+	s.locator.Forget(srv.address, srv.way.transport)
 	srv.fault = why.Error()
 	s.board.notice("servers lost")
 	if srv != s.active {
@@ -420,13 +421,13 @@ func (s *session) lost(ctx context.Context, srv *server, why error) error {
 	}
 	s.log.Warn("The presence server does not answer", "server", srv.address, "error", why)
 	s.board.set(func(b *presence.Status) { b.LastError, b.LastErrorAt = srv.address+": "+why.Error(), time.Now() })
-	attempts := []attempt{{srv, func(to target) bool { return to.at != failed }}}
+	attempts := []attempt{{srv, func(to lookup.Target) bool { return to.At != failed }}}
 	for _, other := range s.servers {
 		if other != srv {
 			attempts = append(attempts, attempt{other, anyTarget})
 		}
 	}
-	return s.connect(ctx, append(attempts, attempt{srv, func(to target) bool { return to.at == failed }}))
+	return s.connect(ctx, append(attempts, attempt{srv, func(to lookup.Target) bool { return to.At == failed }}))
 }
 
 // state takes a state of a person.
@@ -652,7 +653,7 @@ func (s *session) take(a *answer) verdict {
 // to be removed can be. What was held back by an address that is free now is read again.
 func (s *session) look(ctx context.Context) {
 	srv, l := s.active, s.active.link
-	known := s.locator.fresh(srv.address, srv.way.transport)
+	known := s.locator.Fresh(srv.address, srv.way.transport)
 	if !srv.probing && (!known || time.Since(srv.heard) >= s.pauses.probe) {
 		srv.probing = true
 		s.group.Go(func() {
@@ -686,8 +687,8 @@ func (s *session) look(ctx context.Context) {
 
 // moved tells whether the DNS names the target of l no more.
 func (s *session) moved(srv *server, l *link) bool {
-	targets, err := s.locator.find(s.life, srv.address, srv.way.transport)
-	return err == nil && !slices.ContainsFunc(targets, func(to target) bool { return to.at == l.target })
+	targets, err := s.locator.Find(s.life, srv.address, srv.way.transport)
+	return err == nil && !slices.ContainsFunc(targets, func(to lookup.Target) bool { return to.At == l.target })
 }
 
 func (s *session) report(pr probe) {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/sip/lookup"
 )
 
 // accept answers every PUBLISH with 200 and a new tag.
@@ -410,7 +411,7 @@ func TestLateProbe(t *testing.T) {
 	s := &session{Publisher: p, life: t.Context()}
 	first, second := p.servers[0], p.servers[1]
 	for _, srv := range p.servers {
-		l, err := openLink(t.Context(), server, target{"udp", netip.MustParseAddrPort(server)}, nil, p.log, p.board.notice)
+		l, err := openLink(t.Context(), server, lookup.Target{Transport: "udp", At: netip.MustParseAddrPort(server)}, nil, p.log, p.board.notice)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +496,7 @@ func TestLinkClosed(t *testing.T) {
 	t.Parallel()
 	server := packetServer(t, accept())
 	for range 50 {
-		l, err := openLink(t.Context(), server, target{"udp", netip.MustParseAddrPort(server)}, nil, quiet(t), func(string) {})
+		l, err := openLink(t.Context(), server, lookup.Target{Transport: "udp", At: netip.MustParseAddrPort(server)}, nil, quiet(t), func(string) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -738,7 +739,7 @@ func TestRetryAfter(t *testing.T) {
 func TestReturn(t *testing.T) {
 	t.Parallel()
 	server := packetServer(t, accept())
-	to := target{"udp", netip.MustParseAddrPort(server)}
+	to := lookup.Target{Transport: "udp", At: netip.MustParseAddrPort(server)}
 	cfg := testConfig(t, server)
 	cfg.Secondary = "127.0.0.1:1"
 	moments := map[time.Duration]bool{}

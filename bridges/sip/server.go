@@ -15,6 +15,7 @@ import (
 
 	"presenced/bridges/sip/digest"
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 	"presenced/internal/trust"
 )
 
@@ -80,10 +81,10 @@ type way struct {
 
 // open gives a link to a target of the server at address; whether it answers is not
 // known yet.
-func (w *way) open(ctx context.Context, address string, to target, log *slog.Logger, noticed func(kind string)) (*link, error) {
+func (w *way) open(ctx context.Context, address string, to lookup.Target, log *slog.Logger, noticed func(kind string)) (*link, error) {
 	var trusted *tls.Config
-	if to.transport == "tls" {
-		host, _, err := SplitAddress(address) // the certificate is for this name, whatever the DNS says (RFC 5922 section 4)
+	if to.Transport == "tls" {
+		host, _, err := lookup.SplitAddress(address) // the certificate is for this name, whatever the DNS says (RFC 5922 section 4)
 		if err != nil {
 			return nil, err
 		}

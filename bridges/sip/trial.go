@@ -18,6 +18,7 @@ import (
 
 	"presenced/bridges/sip/digest"
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 )
 
 // A Finding is what the trial of one presence server came to.
@@ -68,7 +69,7 @@ func Try(ctx context.Context, cfg Config, log *slog.Logger) []Finding {
 
 // try gives what is wrong with the server at address; nil: nothing.
 func (w *way) try(ctx context.Context, address, template string, log *slog.Logger) error {
-	targets, err := newLocator().find(ctx, address, w.transport)
+	targets, err := lookup.New().Find(ctx, address, w.transport)
 	if err != nil {
 		return fmt.Errorf("the name cannot be resolved: %w", err)
 	}
@@ -79,14 +80,14 @@ func (w *way) try(ctx context.Context, address, template string, log *slog.Logge
 			return nil
 		}
 		if len(targets) > 1 {
-			err = fmt.Errorf("%s %s: %w", to.transport, to.at, err)
+			err = fmt.Errorf("%s %s: %w", to.Transport, to.At, err)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (w *way) tryTarget(ctx context.Context, address string, to target, template string, log *slog.Logger) error {
+func (w *way) tryTarget(ctx context.Context, address string, to lookup.Target, template string, log *slog.Logger) error {
 	if err := w.connects(ctx, address, to); err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (w *way) tryTarget(ctx context.Context, address string, to target, template
 	}
 	defer l.close()
 	if err := l.options(ctx); err != nil {
-		return fmt.Errorf("nothing answers OPTIONS by %s: %w; is a SIP server there, and does it take requests from this machine?", to.transport, err)
+		return fmt.Errorf("nothing answers OPTIONS by %s: %w; is a SIP server there, and does it take requests from this machine?", to.Transport, err)
 	}
 	uri, err := parseURI(entity.Sample(template, "presenced-trial"))
 	if err != nil { // the placeholder is the whole address, or its host
@@ -127,21 +128,21 @@ func (w *way) tryTarget(ctx context.Context, address string, to target, template
 }
 
 // connects makes a connection, where the transport has any, to name what is wrong with it.
-func (w *way) connects(ctx context.Context, address string, to target) error {
-	if to.transport == "udp" {
+func (w *way) connects(ctx context.Context, address string, to lookup.Target) error {
+	if to.Transport == "udp" {
 		return nil
 	}
-	host, _, err := SplitAddress(address)
+	host, _, err := lookup.SplitAddress(address)
 	if err != nil {
 		return err
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", to.at.String())
+	conn, err := d.DialContext(ctx, "tcp", to.At.String())
 	if err != nil {
 		return fmt.Errorf("cannot connect: %w", err)
 	}
 	defer conn.Close()
-	if to.transport == "tcp" {
+	if to.Transport == "tcp" {
 		return nil
 	}
 	trusted, err := w.tls.Client(host)

@@ -37,11 +37,12 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/domino", []string{"presenced/domino/..."}},
 		{"presenced/domino/das", nil},
 		{"presenced/bridges/pidf", nil},
-		{"presenced/bridges/sip", []string{"presenced/bridges/pidf", "presenced/bridges/sip/digest", "presenced/bridges/sip/documents", "presenced/bridges/sip/entity", "presenced/bridges/sip/wire"}},
+		{"presenced/bridges/sip", []string{"presenced/bridges/pidf", "presenced/bridges/sip/digest", "presenced/bridges/sip/documents", "presenced/bridges/sip/entity", "presenced/bridges/sip/lookup", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/sip/digest", nil},
 		{"presenced/bridges/sip/documents", nil},
 		{"presenced/bridges/sip/entity", nil},
-		{"presenced/bridges/sip/network", []string{"presenced/bridges/pidf", "presenced/bridges/sip/digest", "presenced/bridges/sip/documents", "presenced/bridges/sip/entity", "presenced/bridges/sip/wire"}},
+		{"presenced/bridges/sip/lookup", nil},
+		{"presenced/bridges/sip/network", []string{"presenced/bridges/pidf", "presenced/bridges/sip/digest", "presenced/bridges/sip/documents", "presenced/bridges/sip/entity", "presenced/bridges/sip/lookup", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/sip/wire", nil},
 		{"presenced/bridges/sip/lps", []string{"presenced/bridges/pidf", "presenced/bridges/sip/documents", "presenced/bridges/sip/wire"}},
 		{"presenced/bridges/xmpp", nil},
@@ -59,7 +60,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"presenced/fixtures/sim/simexchange", []string{"presenced/fixtures/sim/..."}},
 		{"presenced/fixtures/sim/simdomino", []string{"presenced/fixtures/sim/..."}},
 	}
-	covered := map[string]bool{"presenced/cmd/presenced": true, "presenced/cmd/bench": true, "presenced/fixtures": true, "presenced/fixtures/peers": true, "presenced/fixtures/sipload": true}
+	covered := map[string]bool{"presenced/cmd/presenced": true, "presenced/cmd/bench": true, "presenced/fixtures": true, "presenced/fixtures/nameserver": true, "presenced/fixtures/peers": true, "presenced/fixtures/sipload": true}
 	for _, r := range rules {
 		covered[r.part] = true
 		for _, dep := range list(t, "-deps", r.part) {

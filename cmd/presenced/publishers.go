@@ -16,6 +16,7 @@ import (
 	"presenced/aggregator/services"
 	"presenced/aggregator/store"
 	"presenced/bridges/sip"
+	"presenced/bridges/sip/lookup"
 	"presenced/bridges/web"
 	"presenced/internal/config"
 )
@@ -108,7 +109,7 @@ func sipConfig(s *services.Service) sip.Config {
 // fixedService is the service that an entry of the configuration comes to.
 func fixedService(c *sip.Config) services.Service {
 	server := func(address string) services.Server {
-		host, port, _ := sip.SplitAddress(address) // was checked
+		host, port, _ := lookup.SplitAddress(address) // was checked
 		return services.Server{Host: host, Port: int(port)}
 	}
 	return services.Service{

@@ -1,190 +1,16 @@
-package sip
+package lookup
 
 import (
-	"context"
-	"encoding/binary"
-	"fmt"
-	"io"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"pgregory.net/rapid"
 
-	"presenced/aggregator/presence"
+	"presenced/fixtures/nameserver"
 )
-
-// A zone is what a name server of ours knows: lines as in a zone file, each
-// "NAME TTL TYPE DATA". It answers by UDP and TCP at the same port.
-type zone struct {
-	t       *testing.T
-	address string
-
-	mu     sync.Mutex
-	lines  []string
-	asked  []string // "TYPE NAME", in order
-	cut    bool     // by UDP
-	refuse bool
-}
-
-func newZone(t *testing.T, lines ...string) *zone {
-	t.Helper()
-	z := &zone{t: t, lines: lines}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.address = l.Addr().String()
-	conn, err := net.ListenPacket("udp", z.address)
-	if err != nil {
-		_ = l.Close()
-		t.Skipf("the port %s is taken for UDP: %v", z.address, err)
-	}
-	var group sync.WaitGroup
-	group.Go(func() {
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			a := z.answer(buf[:n], true)
-			stray := slices.Clone(a)
-			stray[0] ^= 0xff // of another query,
-			stray[3] = 5     // and refused
-			_, _ = conn.WriteTo(stray, from)
-			_, _ = conn.WriteTo(a, from)
-		}
-	})
-	group.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			var length [2]byte
-			if _, err := io.ReadFull(c, length[:]); err == nil {
-				query := make([]byte, binary.BigEndian.Uint16(length[:]))
-				if _, err := io.ReadFull(c, query); err == nil {
-					a := z.answer(query, false)
-					_, _ = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...)) //nolint:gosec // short
-				}
-			}
-			_ = c.Close()
-		}
-	})
-	t.Cleanup(func() {
-		_ = conn.Close()
-		_ = l.Close()
-		group.Wait()
-	})
-	return z
-}
-
-func (z *zone) set(lines ...string) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.lines, z.asked = lines, nil
-}
-
-// fail changes how it answers.
-func (z *zone) fail(change func()) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	change()
-}
-
-// queries gives what was asked of SRV and NAPTR since set.
-func (z *zone) queries() []string {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	return slices.Clone(z.asked)
-}
-
-// locator gives one that asks this zone only.
-func (z *zone) locator() *locator {
-	l := newLocator()
-	l.names = names{servers: []string{z.address}, hosts: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, z.address)
-	}}}
-	return l
-}
-
-func (z *zone) answer(query []byte, udp bool) []byte {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	var q dnsmessage.Message
-	if err := q.Unpack(query); err != nil || len(q.Questions) != 1 {
-		z.t.Errorf("a query that is none: %v", err)
-		return make([]byte, 1)
-	}
-	asked := q.Questions[0]
-	m := dnsmessage.Message{Header: dnsmessage.Header{ID: q.ID, Response: true, RecursionAvailable: true}, Questions: q.Questions}
-	kind := map[dnsmessage.Type]string{dnsmessage.TypeA: "A", dnsmessage.TypeAAAA: "AAAA", dnsmessage.TypeSRV: "SRV", typeNAPTR: "NAPTR"}[asked.Type]
-	if kind == "SRV" || kind == "NAPTR" {
-		z.asked = append(z.asked, kind+" "+strings.TrimSuffix(asked.Name.String(), "."))
-	}
-	if z.refuse {
-		m.RCode = dnsmessage.RCodeServerFailure
-	}
-	known := false
-	for _, line := range z.lines {
-		f := strings.Fields(line)
-		if f[0]+"." != strings.ToLower(asked.Name.String()) {
-			continue
-		}
-		known = true
-		if f[2] == kind {
-			m.Answers = append(m.Answers, z.record(asked, f))
-		}
-	}
-	if !known && !z.refuse {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	if udp && z.cut && len(m.Answers) > 0 {
-		m.Truncated, m.Answers = true, nil
-	}
-	packed, err := m.Pack()
-	if err != nil {
-		z.t.Error(err)
-	}
-	return packed
-}
-
-func (z *zone) record(q dnsmessage.Question, f []string) dnsmessage.Resource {
-	var ttl uint32
-	_, _ = fmt.Sscan(f[1], &ttl)
-	r := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: ttl}}
-	switch f[2] {
-	case "A":
-		r.Body = &dnsmessage.AResource{A: netip.MustParseAddr(f[3]).As4()}
-	case "AAAA":
-		r.Body = &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(f[3]).As16()}
-	case "SRV":
-		var s dnsmessage.SRVResource
-		_, _ = fmt.Sscan(strings.Join(f[3:6], " "), &s.Priority, &s.Weight, &s.Port)
-		s.Target = dnsmessage.MustNewName(strings.TrimSuffix(f[6], ".") + ".")
-		r.Body = &s
-	case "NAPTR": // ORDER PREFERENCE FLAGS SERVICES REPLACEMENT
-		var order, preference uint16
-		_, _ = fmt.Sscan(f[3]+" "+f[4], &order, &preference)
-		data := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, order), preference)
-		for _, text := range []string{f[5], f[6], ""} {
-			data = append(append(data, byte(len(text))), text...) //nolint:gosec // short
-		}
-		for label := range strings.SplitSeq(f[7], ".") {
-			data = append(append(data, byte(len(label))), label...) //nolint:gosec // short
-		}
-		r.Body = &dnsmessage.UnknownResource{Type: typeNAPTR, Data: append(data, 0)}
-	}
-	return r
-}
 
 func TestLocate(t *testing.T) {
 	t.Parallel()
@@ -243,17 +69,17 @@ func TestLocate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			z := newZone(t, c.zone...)
-			targets, err := z.locator().find(t.Context(), c.address, c.transport)
+			z := nameserver.New(t, c.zone...)
+			targets, err := New(z.Address).Find(t.Context(), c.address, c.transport)
 			words := make([]string, 0, len(targets))
 			for _, to := range targets {
-				words = append(words, to.transport+" "+to.at.String())
+				words = append(words, to.Transport+" "+to.At.String())
 			}
 			got := strings.Join(words, " ")
 			if want, fails := strings.CutPrefix(c.want, "error: "); fails && (err == nil || !strings.Contains(err.Error(), want)) || !fails && (err != nil || got != c.want) {
 				t.Errorf("%s, %v; want %s", got, err, c.want)
 			}
-			if asked := z.queries(); !slices.Equal(asked, c.asked) {
+			if asked := z.Queries(); !slices.Equal(asked, c.asked) {
 				t.Errorf("asked %q, want %q", asked, c.asked)
 			}
 		})
@@ -264,30 +90,30 @@ func TestLocate(t *testing.T) {
 // when that is over or when it does not answer.
 func TestLocateAgain(t *testing.T) {
 	t.Parallel()
-	z := newZone(t, "p1.example.test 1 A 192.0.2.1", "_sip._udp.example.test 45 SRV 0 0 5060 p1.example.test", "_sip._udp.example.test 90 SRV 0 0 5060 p1.example.test")
-	l := z.locator()
+	z := nameserver.New(t, "p1.example.test 1 A 192.0.2.1", "_sip._udp.example.test 45 SRV 0 0 5060 p1.example.test", "_sip._udp.example.test 90 SRV 0 0 5060 p1.example.test")
+	l := New(z.Address)
 	find := func() {
 		t.Helper()
-		if _, err := l.find(t.Context(), "example.test", "udp"); err != nil {
+		if _, err := l.Find(t.Context(), "example.test", "udp"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	find()
 	find()
-	if n := len(z.queries()); n != 2 || !l.fresh("example.test", "udp") {
+	if n := len(z.Queries()); n != 2 || !l.Fresh("example.test", "udp") {
 		t.Errorf("%d queries", n)
 	}
 	if left := time.Until(l.found["udp example.test"].until); left > 45*time.Second || left < 40*time.Second {
 		t.Errorf("holds for %v", left)
 	}
-	l.forget("example.test", "udp")
+	l.Forget("example.test", "udp")
 	find()
-	if n := len(z.queries()); n != 4 {
+	if n := len(z.Queries()); n != 4 {
 		t.Errorf("%d queries", n)
 	}
 	l.found["udp example.test"] = located{until: time.Now().Add(-time.Second)}
 	find()
-	if n := len(z.queries()); n != 6 {
+	if n := len(z.Queries()); n != 6 {
 		t.Errorf("%d queries", n)
 	}
 }
@@ -295,10 +121,10 @@ func TestLocateAgain(t *testing.T) {
 // An answer that does not fit comes by TCP; a server that fails is passed over.
 func TestQuery(t *testing.T) {
 	t.Parallel()
-	broken, z := newZone(t), newZone(t, "_sip._udp.example.test 60 SRV 0 0 5060 p1.example.test")
-	broken.fail(func() { broken.refuse = true })
-	z.fail(func() { z.cut = true })
-	n := names{servers: []string{broken.address, z.address}}
+	broken, z := nameserver.New(t), nameserver.New(t, "_sip._udp.example.test 60 SRV 0 0 5060 p1.example.test")
+	broken.Refuse()
+	z.Cut()
+	n := names{servers: []string{broken.Address, z.Address}}
 	records, ttl, err := n.srv(t.Context(), "_sip._udp.example.test")
 	if err != nil || len(records) != 1 || records[0].host != "p1.example.test" || ttl != time.Minute {
 		t.Errorf("%v, %v, %v", records, ttl, err)
@@ -363,37 +189,4 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 	})
-}
-
-// The next target of a name takes over where the first one says 503 or does not
-// answer any more, without the server that stands in; and where the DNS names others.
-func TestTargets(t *testing.T) {
-	t.Parallel()
-	a, b, c, spare := newCompositor(t), newCompositor(t), newCompositor(t), newCompositor(t)
-	srv := func(priority int, e *compositor) string {
-		_, port, _ := net.SplitHostPort(e.address)
-		return fmt.Sprintf("_sip._tcp.example.test 30 SRV %d 0 %s h.example.test", priority, port)
-	}
-	const host = "h.example.test 30 A 127.0.0.1"
-	z := newZone(t, host, srv(1, a), srv(2, b))
-	cfg := tcpConfig(t, spare)
-	cfg.Address, cfg.Secondary = "example.test", spare.address
-	publisher := watchful(newPublisher(t, cfg, newMemory()))
-	publisher.locator = z.locator()
-	hub := newHub()
-	p := run(t, publisher, hub)
-	hub.tell("1", presence.Available, presence.NoActivity)
-	a.expect("initial 1")
-	a.refuse("503 Service Unavailable")
-	hub.tell("1", presence.Busy, presence.NoActivity)
-	b.expect("lost 1", "initial 1") // the tag is of the first one
-	if s := p.Status(); s.Phase == presence.PhaseDegraded {
-		t.Errorf("status %+v", s)
-	}
-	z.set(host, srv(1, c))
-	p.locator.forget("example.test", "tcp") // its time is over
-	c.expect("lost 1", "initial 1")
-	p.stop()
-	c.expect("remove 1")
-	spare.silent()
 }

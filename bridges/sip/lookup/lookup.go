@@ -1,4 +1,6 @@
-package sip
+// Package lookup finds where SIP servers are: the NAPTR, SRV and address records of
+// RFC 3263, in the order of RFC 2782, for as long as they live.
+package lookup
 
 import (
 	"cmp"
@@ -23,15 +25,18 @@ const (
 	lookupTime  = 8 * time.Second // for all queries about one server
 )
 
-// A target is where the requests for a server go.
-type target struct {
-	transport string // udp, tcp or tls
-	at        netip.AddrPort
+// Auto is the transport that leaves the choice to the DNS.
+const Auto = "auto"
+
+// A Target is where the requests for a server go.
+type Target struct {
+	Transport string // udp, tcp or tls
+	At        netip.AddrPort
 }
 
-// A locator finds the targets of presence servers (RFC 3263), and remembers them as
-// long as the DNS says. It is safe for concurrent use.
-type locator struct {
+// A Locator finds the targets of servers (RFC 3263), and remembers them as long as the
+// DNS says, between 30 seconds and an hour. It is safe for concurrent use.
+type Locator struct {
 	names names
 
 	mu    sync.Mutex
@@ -40,17 +45,28 @@ type locator struct {
 
 // A located is what is remembered of a server.
 type located struct {
-	targets []target
+	targets []Target
 	until   time.Time
 }
 
-// newLocator makes one that asks the name servers of the system.
-func newLocator() *locator { return &locator{found: map[string]located{}} }
+// New makes a Locator that asks these name servers, each host:port, one after the other;
+// none: those of the system, and its hosts file.
+func New(servers ...string) *Locator {
+	l := &Locator{found: map[string]located{}}
+	if len(servers) > 0 {
+		l.names = names{servers: servers, hosts: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, servers[0])
+		}}}
+	}
+	return l
+}
 
-// find gives the targets of the server at address, which is as in Config.Address,
+// Find gives the targets of the server at address, which is as SplitAddress takes it,
 // in the order in which they are to be tried; there is at least one, unless there is
-// an error. transport may be auto.
-func (l *locator) find(ctx context.Context, address, transport string) ([]target, error) {
+// an error. transport may be Auto. It takes eight seconds at most. The targets must not
+// be changed.
+func (l *Locator) Find(ctx context.Context, address, transport string) ([]Target, error) {
 	key := transport + " " + address
 	now := time.Now()
 	l.mu.Lock()
@@ -72,10 +88,10 @@ func (l *locator) find(ctx context.Context, address, transport string) ([]target
 	return targets, nil
 }
 
-// fresh tells whether find would give what it gave before. An address with a port is
+// Fresh tells whether Find would give what it gave before. An address with a port is
 // always fresh: what works of it is kept, because names of hosts may be given one
 // address of many, another each time.
-func (l *locator) fresh(address, transport string) bool {
+func (l *Locator) Fresh(address, transport string) bool {
 	if _, port, err := SplitAddress(address); err != nil || port != 0 {
 		return true
 	}
@@ -84,8 +100,8 @@ func (l *locator) fresh(address, transport string) bool {
 	return time.Now().Before(l.found[transport+" "+address].until)
 }
 
-// forget has the server looked up again, because what was found does not answer.
-func (l *locator) forget(address, transport string) {
+// Forget has the server looked up again, because what was found does not answer.
+func (l *Locator) Forget(address, transport string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.found, transport+" "+address)
@@ -93,7 +109,7 @@ func (l *locator) forget(address, transport string) {
 
 // transports gives those that a setting allows, the one that is best first.
 func transports(setting string) []string {
-	if setting == autoTransport {
+	if setting == Auto {
 		return []string{"tls", "tcp", "udp"}
 	}
 	return []string{setting}
@@ -110,7 +126,7 @@ func usualPort(transport string) uint16 {
 // locate is RFC 3263 section 4: an IP address or a port means that the address is
 // fixed; else NAPTR says by which transport and under which name SRV records stand,
 // SRV says which hosts and ports; where there is neither, the host itself is the one.
-func (n *names) locate(ctx context.Context, address, transport string) ([]target, time.Duration, error) {
+func (n *names) locate(ctx context.Context, address, transport string) ([]Target, time.Duration, error) {
 	host, port, err := SplitAddress(address)
 	if err != nil {
 		return nil, 0, err
@@ -137,7 +153,7 @@ func (n *names) locate(ctx context.Context, address, transport string) ([]target
 			continue
 		}
 		ttl = least(ttl, life)
-		var targets []target
+		var targets []Target
 		for _, r := range ordered(records, rand.IntN) {
 			if r.host == "" { // RFC 2782: decidedly not available
 				trouble = errors.Join(trouble, fmt.Errorf("%s says that there is no such service", s.name))
@@ -172,15 +188,15 @@ func srvName(transport, host string) string {
 }
 
 // at gives the addresses of host, those of IPv4 first.
-func (n *names) at(ctx context.Context, transport, host string, port uint16) ([]target, error) {
+func (n *names) at(ctx context.Context, transport, host string, port uint16) ([]Target, error) {
 	ips, err := n.addresses(ctx, host)
 	if err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(ips, func(a, b netip.Addr) int { return cmp.Compare(a.Unmap().BitLen(), b.Unmap().BitLen()) })
-	targets := make([]target, 0, len(ips))
+	targets := make([]Target, 0, len(ips))
 	for _, ip := range ips {
-		targets = append(targets, target{transport, netip.AddrPortFrom(ip.Unmap(), port)})
+		targets = append(targets, Target{transport, netip.AddrPortFrom(ip.Unmap(), port)})
 	}
 	return targets, nil
 }
@@ -221,7 +237,7 @@ func ordered(records []srvRecord, pick func(n int) int) []srvRecord {
 	return rest
 }
 
-// SplitAddress gives the parts of an address of a Config: "host", "host:port" or
+// SplitAddress gives the parts of the address of a server: "host", "host:port" or
 // "[IPv6]:port"; port zero means that there is none.
 func SplitAddress(address string) (host string, port uint16, err error) {
 	host = address
