@@ -63,9 +63,9 @@ func New(servers ...string) *Locator {
 }
 
 // Find gives the targets of the server at address, which is as SplitAddress takes it,
-// in the order in which they are to be tried; there is at least one, unless there is
-// an error. transport may be Auto. It takes eight seconds at most. The targets must not
-// be changed.
+// in the order in which they are to be tried: each once, at least one unless there is an
+// error, and eight at most. transport may be Auto. It takes eight seconds at most. The
+// targets must not be changed.
 func (l *Locator) Find(ctx context.Context, address, transport string) ([]Target, error) {
 	key := transport + " " + address
 	now := time.Now()
@@ -81,11 +81,22 @@ func (l *Locator) Find(ctx context.Context, address, transport string) ([]Target
 	if err != nil {
 		return nil, err
 	}
-	targets = targets[:min(len(targets), maxTargets)]
+	targets = distinct(targets)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.found[key] = located{targets, now.Add(min(max(ttl, shortestTTL), longestTTL))}
 	return targets, nil
+}
+
+// distinct leaves out what came before, and what is too many.
+func distinct(targets []Target) []Target {
+	var once []Target
+	for _, to := range targets {
+		if len(once) < maxTargets && !slices.Contains(once, to) {
+			once = append(once, to)
+		}
+	}
+	return once
 }
 
 // Fresh tells whether Find would give what it gave before. An address with a port is

@@ -65,6 +65,11 @@ func TestLocate(t *testing.T) {
 			"udp 192.0.2.2:5062",
 			[]string{"NAPTR example.test", "SRV _sip._udp.example.test"},
 		},
+		"the same twice": {
+			"example.test", "udp", slices.Concat(addresses, srv[:1], []string{"_sip._udp.example.test 60 SRV 30 0 5062 p2.example.test"}),
+			"udp 192.0.2.2:5062",
+			[]string{"NAPTR example.test", "SRV _sip._udp.example.test"},
+		},
 		"nothing": {"example.test", "udp", nil, "error: no such host", []string{"NAPTR example.test", "SRV _sip._udp.example.test"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 	"presenced/bridges/sip/wire"
 	"presenced/internal/config"
 	"presenced/internal/secret"
@@ -15,13 +16,13 @@ import (
 // whose keys it is documented.
 type Config struct {
 	Name         string // of the source, and of its reports
-	Address      string // of the server: host:port, or host alone for the port that the transport has by default
+	Address      string // of the server: host:port, or host alone, whose NAPTR and SRV records say where it is
 	Secondary    string // of the one that stands in; empty: none
-	Transport    string // udp, tcp or tls
+	Transport    string // udp, tcp, tls, or auto, where the DNS says which
 	TLS          trust.Config
 	Entity       string // template of the address of a person
 	ListURI      string // the list that the server keeps; empty: each person is subscribed to
-	Notify       string // IP address and port where the server sends NOTIFY; empty: any port of the address that leads to it
+	Notify       string // IP address and port where the server sends NOTIFY; empty: any port of the address that leads to it. With auto, TLS has the port above it
 	User         string
 	PasswordFile secret.File
 	Expires      time.Duration // life of a subscription to ask for
@@ -46,9 +47,6 @@ func (c *Config) Check() []config.Problem {
 			wrong("notify_address", "%.100q is not the IP address of this machine and a port, such as 192.0.2.1:5070", c.Notify)
 		}
 	}
-	if c.Transport == "auto" {
-		wrong("transport", "auto is for publishing only; to subscribe, say udp, tcp or tls")
-	}
 	if c.Transport == "tls" && c.TLS.CertFile == "" {
 		wrong("tls.cert_file", "is needed to subscribe by TLS: the server connects to this machine to send what is new")
 	}
@@ -56,9 +54,20 @@ func (c *Config) Check() []config.Problem {
 }
 
 // wire gives how to listen at an address, and how to ask.
-func (c *Config) wire(listen string) wire.Config {
+func (c *Config) wire(at netip.AddrPort) wire.Config {
+	listen := []string{c.Transport + ":" + at.String()}
+	if c.Transport == lookup.Auto {
+		listen = []string{"udp:" + at.String(), "tcp:" + at.String()}
+		if c.TLS.CertFile != "" {
+			above := at.Port()
+			if above != 0 {
+				above++
+			}
+			listen = append(listen, "tls:"+netip.AddrPortFrom(at.Addr(), above).String())
+		}
+	}
 	return wire.Config{
-		Listen: []string{c.Transport + ":" + listen}, TLS: c.TLS, ClientCertificates: "none", Queue: 4096, Transactions: 100000,
+		Listen: listen, TLS: c.TLS, ClientCertificates: "none", Queue: 4096, Transactions: 100000,
 		Outstanding: c.Outstanding + 1, Timeout: answerTime, Rate: 1000, Connections: 64, ConnectionsEach: 32, Idle: 10 * time.Minute, WriteQueue: 1 << 20,
 	}
 }

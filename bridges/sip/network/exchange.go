@@ -90,7 +90,7 @@ func (r *run) subscribe(w *watch, req *request) (*wire.Outgoing, error) {
 	for _, route := range req.routes {
 		lines = wire.AppendHeader(lines, "Route", route)
 	}
-	lines = wire.AppendHeader(lines, "Contact", "<sip:presenced@"+r.contact.String()+";transport="+r.cfg.Transport+">")
+	lines = wire.AppendHeader(lines, "Contact", "<sip:presenced@"+r.contacts[r.target.Transport].String()+";transport="+r.target.Transport+">")
 	lines = wire.AppendHeader(lines, "Event", "presence")
 	if w.one == nil {
 		lines = wire.AppendHeader(lines, "Supported", "eventlist")
@@ -135,7 +135,7 @@ func (r *run) answered(w *watch, req *request, a wire.Answer) {
 	if a.Err != nil {
 		r.notice("requests without an answer")
 		w.Fail(now)
-		if now.Sub(r.heard) >= answerTime || errors.Is(a.Err, wire.ErrFlow) {
+		if (now.Sub(r.heard) >= answerTime || errors.Is(a.Err, wire.ErrFlow)) && r.elsewhere(now) {
 			r.lost(a.Err, now)
 		}
 		return
@@ -145,7 +145,7 @@ func (r *run) answered(w *watch, req *request, a wire.Answer) {
 	switch w.Response(res, now) {
 	case denied:
 		if !r.stopping {
-			r.wrong = presence.Permanent(fmt.Errorf("%s: %s", r.address(), digest.Denial(r.cfg.User, res.challenge)))
+			r.wrong = presence.Permanent(fmt.Errorf("%s: %s", r.address(r.server), digest.Denial(r.cfg.User, res.challenge)))
 		}
 	case refused:
 		r.notice("subscriptions refused")
@@ -153,14 +153,24 @@ func (r *run) answered(w *watch, req *request, a wire.Answer) {
 			r.unmonitored(w.one.id, fmt.Sprintf("the server answers %d", code))
 		}
 	case failing:
-		if r.cfg.Secondary != "" {
+		if r.others > 0 && r.elsewhere(now) {
 			r.lost(errors.New("503 Service Unavailable"), now)
 		}
 	case fine:
-		if w.one != nil && code >= 200 && code < 300 {
+		if code < 200 || code >= 300 {
+			return
+		}
+		r.hops = 0
+		if w.one != nil {
 			r.monitored(w.one.id)
 		}
 	}
+}
+
+// elsewhere tells whether another target may be tried: not where all were tried a moment
+// ago.
+func (r *run) elsewhere(now time.Time) bool {
+	return r.hops < r.others || now.Sub(r.turned) >= answerTime
 }
 
 // lost says that the server does not answer.
@@ -170,10 +180,10 @@ func (r *run) lost(why error, now time.Time) {
 	}
 	if r.fault == "" {
 		r.notice("servers lost")
-		r.log.Warn("The presence server does not answer", "server", r.address(), "error", why)
+		r.log.Warn("The presence server does not answer", "server", r.address(r.server), "error", why)
 	}
 	r.fault, r.switched = why.Error(), true
-	r.status.LastError, r.status.LastErrorAt = r.address()+": "+r.fault, now
+	r.status.LastError, r.status.LastErrorAt = r.address(r.server)+": "+r.fault, now
 }
 
 // read takes from an answer what the subscription needs.

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"presenced/aggregator/presence"
 	"presenced/bridges/sip/digest"
 	"presenced/bridges/sip/entity"
+	"presenced/bridges/sip/lookup"
 	"presenced/bridges/sip/wire"
 )
 
@@ -40,6 +42,7 @@ type Subscriber struct {
 	people func() []presence.Person
 	wake   chan struct{} // holds a token while the loop has something to look at
 	pause  struct{ comeback, back time.Duration }
+	where  *lookup.Locator
 
 	mu      sync.Mutex
 	covers  func(*presence.Person) bool // nil: everybody
@@ -50,7 +53,7 @@ type Subscriber struct {
 // New makes a Subscriber. The configuration must be without problems (Check). people
 // gives everybody in the directory; it must not block.
 func New(cfg Config, people func() []presence.Person, log *slog.Logger) *Subscriber {
-	s := &Subscriber{cfg: cfg, log: log.With("source", cfg.Name), people: people, wake: make(chan struct{}, 1)}
+	s := &Subscriber{cfg: cfg, log: log.With("source", cfg.Name), people: people, wake: make(chan struct{}, 1), where: lookup.New()}
 	s.pause.comeback, s.pause.back = returnPause, shortBackoff
 	s.status.Phase = presence.PhaseConnecting
 	return s
@@ -100,7 +103,8 @@ type run struct {
 	emit     func(presence.Report) error
 	password string
 	endpoint *wire.Endpoint
-	contact  netip.AddrPort // where NOTIFY is to come
+	local    netip.Addr                // where NOTIFY is to come; not valid: it is not known yet
+	contacts map[string]netip.AddrPort // the same, by transport
 	limiter  *rate.Limiter
 	terms    terms
 
@@ -116,11 +120,15 @@ type run struct {
 	list     *watch            // nil: each person is subscribed to
 	nonce    *digest.Challenge // to answer before it is asked; nil: not known
 	server   int               // which one is in use: 0, or 1 for the one that stands in
+	target   lookup.Target     // of that server
+	others   int               // how many more it has; the other server is one more
 	flow     wire.Flow         // that leads to it
+	turned   time.Time         // when another one was taken last
+	hops     int               // how often, without an answer that it serves us
 	heard    time.Time         // when it last said anything
 	fault    string            // why it does not answer; empty: it does
-	switched bool              // another server is to be used, or the same by another address
-	back     bool              // the first server answers again
+	switched bool              // another target is to be used
+	back     lookup.Target     // of the first server, which answers again; zero: it does not
 	stopping bool
 	wrong    error // ends the Run
 }
@@ -168,6 +176,7 @@ func (s *Subscriber) serve(ctx context.Context, emit func(presence.Report) error
 		Subscriber: s, emit: emit, limiter: rate.NewLimiter(usualRate, usualRate),
 		terms:  terms{expires: s.cfg.Expires, pause: s.pause.back, id: rand.Text},
 		people: map[presence.ID]*person{}, owners: map[string]*person{}, watches: map[*watch]bool{}, calls: map[string]*watch{},
+		contacts: map[string]netip.AddrPort{},
 	}
 	if s.cfg.User != "" {
 		var err error
@@ -175,16 +184,17 @@ func (s *Subscriber) serve(ctx context.Context, emit func(presence.Report) error
 			return presence.Permanent(err)
 		}
 	}
+	listen, _ := netip.ParseAddrPort(s.cfg.Notify) // was checked; empty: not valid
+	r.local = listen.Addr().Unmap()
 	if err := r.connect(ctx); err != nil {
 		return err
 	}
-	listen := s.cfg.Notify
-	if listen == "" {
+	if !r.local.IsValid() {
 		local, err := localAddress(ctx, r.flow.Remote)
 		if err != nil {
 			return err
 		}
-		listen = netip.AddrPortFrom(local, 0).String()
+		r.local, listen = local, netip.AddrPortFrom(local, 0)
 	}
 	r.endpoint = wire.New(s.cfg.wire(listen), wire.App{
 		Handle: r.handle, Methods: []string{"NOTIFY", "OPTIONS"}, Supported: []string{"eventlist"},
@@ -200,7 +210,10 @@ func (s *Subscriber) serve(ctx context.Context, emit func(presence.Report) error
 		return cmp.Or(<-listening, err)
 	}
 	s.mu.Lock()
-	r.contact, s.changed, r.heard = flows[0].Local, true, time.Now()
+	for _, f := range flows {
+		r.contacts[f.Network.String()] = f.Local
+	}
+	s.changed, r.heard = true, time.Now()
 	s.status.Unmonitored = nil
 	s.mu.Unlock()
 	err = r.loop(ctx, life)
@@ -208,45 +221,86 @@ func (s *Subscriber) serve(ctx context.Context, emit func(presence.Report) error
 	return cmp.Or(<-listening, err) // why the socket failed, if it did
 }
 
-// connect makes the flow to the server in use.
+// connect chooses the target to use: one of the first server that is back; else the one
+// after that in use; after the last one those of the other server, if there is any, and
+// the first one again. Where none can be found, all stays as it is.
 func (r *run) connect(ctx context.Context) error {
-	address := r.address()
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	remote, err := wire.Resolve(ctx, address)
-	if err != nil {
-		return fmt.Errorf("the presence server %s: %w", address, err)
+	r.mu.Lock()
+	server, to, back := r.server, r.target, r.back
+	r.back = lookup.Target{}
+	r.mu.Unlock()
+	var targets []lookup.Target
+	var err error
+	if back.At.IsValid() {
+		server, to = 0, back
+		targets, _ = r.find(ctx, 0)
+	} else {
+		targets, err = r.find(ctx, server)
+		rest := targets[slices.Index(targets, to)+1:]
+		if len(rest) == 0 {
+			r.where.Forget(r.address(server), r.cfg.Transport)
+			if r.cfg.Secondary != "" {
+				server = 1 - server
+			}
+			var wrong error
+			if targets, wrong = r.find(ctx, server); wrong != nil {
+				return errors.Join(err, wrong)
+			}
+			rest = targets
+		}
+		to = rest[0]
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.flow = r.flowTo(address, remote)
+	r.server, r.target, r.flow = server, to, r.flowTo(server, to)
+	r.others = len(targets) - 1
+	if r.cfg.Secondary != "" {
+		r.others++
+	}
 	return nil
 }
 
-func (r *run) address() string {
-	address := r.cfg.Address
-	if r.server == 1 {
-		address = r.cfg.Secondary
+// find gives the targets of a server that can send NOTIFY to where they are to come, in
+// the order in which they are to be tried: at least one, unless there is an error.
+func (r *run) find(ctx context.Context, server int) ([]lookup.Target, error) {
+	address := r.address(server)
+	all, err := r.where.Find(ctx, address, r.cfg.Transport)
+	if err != nil {
+		return nil, fmt.Errorf("the presence server %s: %w", address, err)
 	}
-	if _, _, err := net.SplitHostPort(address); err == nil {
-		return address
+	var fit []lookup.Target
+	for _, to := range all {
+		if to.Transport == "tls" && r.cfg.TLS.CertFile == "" {
+			return nil, presence.Permanent(fmt.Errorf("the DNS says that %s is to be asked by TLS: name tls.cert_file, or say by which transport", address))
+		}
+		if !r.local.IsValid() || to.At.Addr().Is4() == r.local.Is4() {
+			fit = append(fit, to)
+		}
 	}
-	if r.cfg.Transport == "tls" { // RFC 3261 section 19.1.2
-		return net.JoinHostPort(address, "5061")
+	if len(fit) == 0 {
+		return nil, fmt.Errorf("the presence server %s has no address of the family of %s, where NOTIFY is to come", address, r.local)
 	}
-	return net.JoinHostPort(address, "5060")
+	return fit, nil
 }
 
-func (r *run) flowTo(address string, remote netip.AddrPort) wire.Flow {
-	network, name := wire.UDP, ""
-	switch r.cfg.Transport {
-	case "tcp":
-		network = wire.TCP
-	case "tls":
-		network = wire.TLS
-		name, _, _ = net.SplitHostPort(address)
+// address gives the address of a server as it is configured.
+func (r *run) address(server int) string {
+	if server == 1 {
+		return r.cfg.Secondary
 	}
-	return wire.FlowTo(network, remote, name)
+	return r.cfg.Address
+}
+
+func (r *run) flowTo(server int, to lookup.Target) wire.Flow {
+	switch to.Transport {
+	case "tcp":
+		return wire.FlowTo(wire.TCP, to.At, "")
+	case "tls":
+		host, _, _ := lookup.SplitAddress(r.address(server)) // the certificate is for this name, whatever the DNS says (RFC 5922 section 4)
+		return wire.FlowTo(wire.TLS, to.At, host)
+	default:
+		return wire.FlowTo(wire.UDP, to.At, "")
+	}
 }
 
 // localAddress gives which of our addresses a server sees. Nothing is sent.
@@ -267,9 +321,7 @@ func (r *run) loop(ctx, life context.Context) error {
 	look := time.NewTicker(r.pause.comeback)
 	defer look.Stop()
 	for {
-		if err := r.review(ctx); err != nil {
-			return err
-		}
+		r.review(ctx)
 		r.mu.Lock()
 		wait := r.dispatch(time.Now()) //nolint:contextcheck // a connection outlives who asked for it
 		r.publishStatus()
@@ -293,16 +345,11 @@ func (r *run) loop(ctx, life context.Context) error {
 	}
 }
 
-// review takes in what others asked for: other people, another server.
-func (r *run) review(ctx context.Context) error {
+// review takes in what others asked for: other people, another target.
+func (r *run) review(ctx context.Context) {
 	r.mu.Lock()
-	changed, switched := r.changed, r.switched
+	changed, switched, before := r.changed, r.switched, r.target
 	r.changed, r.switched = false, false
-	if switched && r.back {
-		r.server, r.back = 0, false
-	} else if switched && r.cfg.Secondary != "" {
-		r.server = 1 - r.server
-	}
 	r.mu.Unlock()
 	if changed {
 		people := r.Subscriber.people()
@@ -311,56 +358,62 @@ func (r *run) review(ctx context.Context) error {
 		r.mu.Unlock()
 	}
 	if !switched {
-		return nil
+		return
 	}
 	if err := r.connect(ctx); err != nil && ctx.Err() == nil {
 		r.log.Warn("The presence server cannot be found", "error", err)
 	}
-	if r.cfg.Secondary == "" {
-		return nil // dialogs stay: the server may know them when it is back
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.log.Info("Subscribing at another presence server", "server", r.address())
+	if r.target == before {
+		return // dialogs stay: the server may know them when it is back
+	}
+	r.log.Info("Subscribing elsewhere", "server", r.address(r.server), "network", r.target.Transport, "at", r.target.At)
 	r.heard, r.fault, r.nonce = time.Now(), "", nil
+	r.turned, r.hops = r.heard, r.hops+1
 	for w := range r.watches {
 		w.Abandon(r.heard)
 		r.place(w)
 	}
-	return nil
 }
 
-// look asks the first server, while another one is used, whether it is back.
+// look finds out whether the DNS names the target in use still, and, while another server
+// is used, asks the first one whether it is back.
 func (r *run) look(ctx context.Context) {
 	r.mu.Lock()
-	used := r.server
+	used, target := r.server, r.target
 	r.mu.Unlock()
+	if !r.where.Fresh(r.address(used), r.cfg.Transport) {
+		if targets, err := r.find(ctx, used); err == nil && !slices.Contains(targets, target) {
+			r.mu.Lock()
+			r.switched = true
+			r.mu.Unlock()
+			return
+		}
+	}
 	if used == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	remote, err := wire.Resolve(ctx, r.cfg.Address)
-	if err != nil {
-		return
-	}
-	uri := "sip:" + r.cfg.Address
-	t, err := wire.NewTemplate("OPTIONS", uri, rand.Text(), "<sip:presenced@"+r.contact.Addr().String()+">;tag="+rand.Text(), "<"+uri+">", nil)
-	if err != nil {
-		return
-	}
-	ask := wire.Outgoing{Template: t, CSeq: 1}
-	_ = r.endpoint.Send(r.flowTo(r.cfg.Address, remote), &ask, func(a wire.Answer) { //nolint:contextcheck // as above
-		if a.Err != nil {
-			return // it is looked at again
+	targets, _ := r.find(ctx, 0) // what is wrong was told when it was left
+	for _, to := range targets {
+		uri := "sip:" + to.At.String()
+		t, err := wire.NewTemplate("OPTIONS", uri, rand.Text(), "<sip:presenced@"+r.contacts[to.Transport].String()+">;tag="+rand.Text(), "<"+uri+">", nil)
+		if err != nil {
+			continue
 		}
-		r.mu.Lock()
-		if r.server != 0 {
-			r.back, r.switched = true, true
-		}
-		r.mu.Unlock()
-		r.stir()
-	})
+		ask := wire.Outgoing{Template: t, CSeq: 1}
+		_ = r.endpoint.Send(r.flowTo(0, to), &ask, func(a wire.Answer) { //nolint:contextcheck // as above
+			if a.Err != nil {
+				return // it is looked at again
+			}
+			r.mu.Lock()
+			if r.server != 0 && !r.back.At.IsValid() {
+				r.back, r.switched = to, true
+			}
+			r.mu.Unlock()
+			r.stir()
+		})
+	}
 }
 
 // plan makes the watches those of the people who are covered.
@@ -549,17 +602,17 @@ func (r *run) publishStatus() {
 	r.synced = r.synced || r.settled >= len(r.watches)
 	switch {
 	case r.fault != "":
-		b.Phase, b.Detail = presence.PhaseDegraded, r.address()+" does not answer: "+r.fault
+		b.Phase, b.Detail = presence.PhaseDegraded, r.address(r.server)+" does not answer: "+r.fault
 	case r.server != 0:
-		b.Phase, b.Detail = presence.PhaseDegraded, "Subscribed at "+r.address()+", because "+r.cfg.Address+" does not answer."
+		b.Phase, b.Detail = presence.PhaseDegraded, "Subscribed at "+r.address(r.server)+", because "+r.cfg.Address+" does not answer."
 	case r.list != nil && r.list.refusal != 0:
-		b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("%s answers %d to the list.", r.address(), r.list.refusal)
+		b.Phase, b.Detail = presence.PhaseDegraded, fmt.Sprintf("%s answers %d to the list.", r.address(r.server), r.list.refusal)
 	case r.list != nil && r.list.over != "":
-		b.Phase, b.Detail = presence.PhaseDegraded, r.address()+" has ended the list for good: "+r.list.over
+		b.Phase, b.Detail = presence.PhaseDegraded, r.address(r.server)+" has ended the list for good: "+r.list.over
 	case !r.synced:
-		b.Phase, b.Detail = presence.PhaseSyncing, "Subscribing at "+r.address()+"."
+		b.Phase, b.Detail = presence.PhaseSyncing, "Subscribing at "+r.address(r.server)+"."
 	default:
-		b.Phase, b.Detail = presence.PhaseLive, fmt.Sprintf("%s tells of %d of %d people.", r.address(), r.done, len(r.people))
+		b.Phase, b.Detail = presence.PhaseLive, fmt.Sprintf("%s tells of %d of %d people.", r.address(r.server), r.done, len(r.people))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/sip/lookup"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -119,12 +120,14 @@ type runner struct {
 	result chan error
 }
 
-func start(t *testing.T, cfg Config, people func() []presence.Person) *runner {
+// start runs a Subscriber that asks these name servers; none: those of the system.
+func start(t *testing.T, cfg Config, people func() []presence.Person, nameServers ...string) *runner {
 	t.Helper()
 	if ps := cfg.Check(); len(ps) > 0 {
 		t.Fatalf("%+v", ps)
 	}
 	s := New(cfg, people, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s.where = lookup.New(nameServers...)
 	s.pause.comeback, s.pause.back = 100*time.Millisecond, 20*time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &runner{s, newLedger(t), t, cancel, make(chan error, 1)}
