@@ -149,7 +149,13 @@ func TestReadPage(t *testing.T) {
 		t.Error(err)
 	}
 	for _, bad := range []struct{ key, value string }{
-		{"7", ""}, {"7", "{}"}, {"7", `{"order":1}`}, {"07", good}, {"-1", good}, {"x", good}, {"99999999", good},
+		{"7", ""},
+		{"7", "{}"},
+		{"7", `{"order":1}`},
+		{"07", good},
+		{"-1", good},
+		{"x", good},
+		{"99999999", good},
 		{"6162", `{"bridge":"b","server":"s","entity":"e","tag":"t","dies":"2026-01-01T00:00:00Z"}`}, // as it was once
 	} {
 		if _, err := readPage(bad.key, []byte(bad.value)); err == nil {

@@ -88,8 +88,11 @@ func poke(wake chan struct{}) {
 func (j *journal) hold(underway, limit int, now time.Time) time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.pending) == 0 || len(j.pending)+underway < limit {
+	switch {
+	case len(j.pending)+underway < limit:
 		return 0
+	case len(j.pending) == 0:
+		return j.patience // an answer comes first
 	}
 	wait := j.since.Add(j.patience).Sub(now)
 	j.held = j.held || wait > 0

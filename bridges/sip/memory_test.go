@@ -113,3 +113,33 @@ func fares(t *testing.T, what string, so func() bool) {
 		<-time.After(time.Millisecond)
 	}
 }
+
+// A machine that gets the job back goes on with the tags of the one that had it meanwhile,
+// not with its own of before.
+func TestAnotherMachine(t *testing.T) {
+	t.Parallel()
+	e := newCompositor(t)
+	memory := newMemory()
+	var seen []string
+	one, two := newPublisher(t, tcpConfig(t, e), memory), newPublisher(t, tcpConfig(t, e), memory)
+	for _, c := range []struct {
+		machine  *Publisher
+		activity presence.Activity
+		want     string
+	}{
+		{one, presence.ActivityPhone, "initial 1"},
+		{two, presence.ActivityMeeting, "modify 1"},
+		{one, presence.NoActivity, "modify 1"},
+		{one, presence.ActivityPhone, "modify 1"}, // nobody had it in between
+	} {
+		hub := newHub()
+		p := run(t, c.machine, hub)
+		hub.tell("1", presence.Busy, c.activity)
+		e.expect(c.want)
+		seen = append(seen, memory.tag(t, seen...))
+		close(hub.ended) // an end without removal, as when the job is taken away
+		if err := p.wait(); err == nil || presence.IsPermanent(err) {
+			t.Errorf("Run: %v", err)
+		}
+	}
+}
