@@ -522,8 +522,7 @@ func (p *Publisher) release(servers []*server, now time.Time) {
 }
 
 // dispatch sends what is due, as far as pace, outstanding requests and the entity-tags
-// that wait for the memory allow, and
-// gives the time until it is to be called again.
+// that wait for the memory allow, and gives the time until it is to be called again.
 func (s *session) dispatch(now time.Time) time.Duration {
 	wait, underway := time.Hour, 0
 	for _, srv := range s.reach() {
