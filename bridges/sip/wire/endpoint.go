@@ -43,7 +43,8 @@ func New(cfg Config, app App, log *slog.Logger) *Endpoint {
 }
 
 // Run listens until ctx ends or a socket fails. Requests that wait for an answer
-// at its end get ErrClosed before it returns. It may be called again.
+// at its end get ErrClosed before it returns, and what a handler answers by UDP until
+// then is sent. It may be called again.
 func (e *Endpoint) Run(ctx context.Context) error {
 	r, err := newRunning(ctx, e)
 	if err != nil {

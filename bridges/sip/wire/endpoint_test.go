@@ -430,3 +430,22 @@ func TestIPv6(t *testing.T) {
 		t.Error(a.Err)
 	}
 }
+
+// Who is asked at the end answers yet.
+func TestAnswerAtTheEnd(t *testing.T) {
+	for range 20 {
+		asked := make(chan struct{})
+		w := start(t, loose(), wire.App{Handle: func(r *wire.Request) {
+			close(asked)
+			runtime.Gosched()
+			r.Respond(200, "OK", nil, nil)
+		}})
+		c := dial(t, "udp", w.udp)
+		send(t, c, publish("ann", 1, "UDP"))
+		<-asked
+		w.stop()
+		if got := receive(t, c); got.code() != 200 {
+			t.Fatal(got.start)
+		}
+	}
+}

@@ -65,6 +65,7 @@ func newRunning(ctx context.Context, e *Endpoint) (*running, error) {
 	r.ctx, r.failed = context.WithCancelCause(ctx)
 	if err := r.listen(); err != nil {
 		r.close()
+		r.closeUDP()
 		r.failed(nil)
 		return nil, err
 	}
@@ -174,6 +175,8 @@ func (r *running) run() error {
 		w.stir()
 	}
 	working.Wait()
+	r.flush()
+	r.closeUDP()
 	if err := context.Cause(r.ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -187,10 +190,11 @@ func (r *running) end(err error) {
 	}
 }
 
-// close closes every socket.
+// close closes every socket, but for those of UDP, from which nothing more is read: what
+// was read before is answered yet.
 func (r *running) close() {
 	for _, s := range r.udp {
-		_ = s.conn.Close()
+		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 	for _, l := range r.listeners {
 		_ = l.Close()
@@ -206,6 +210,12 @@ func (r *running) close() {
 	r.connMu.Unlock()
 	for _, c := range all {
 		c.close()
+	}
+}
+
+func (r *running) closeUDP() {
+	for _, s := range r.udp {
+		_ = s.conn.Close()
 	}
 }
 

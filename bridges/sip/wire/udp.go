@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"golang.org/x/net/ipv4"
@@ -86,7 +87,7 @@ func listenUDP(ctx context.Context, address string, count *counters) (*udpSocket
 }
 
 // read calls take for each datagram, which may keep nothing of it, and done after
-// each batch, until the socket is closed.
+// each batch, until the deadline of the socket.
 func (s *udpSocket) read(take func(from netip.AddrPort, data []byte), done func()) error {
 	in := make([]ipv4.Message, batchSize/2)
 	for i := range in {
@@ -94,7 +95,7 @@ func (s *udpSocket) read(take func(from netip.AddrPort, data []byte), done func(
 	}
 	for {
 		n, err := s.batch.ReadBatch(in, 0)
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
