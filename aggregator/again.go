@@ -31,7 +31,7 @@ func (s *shard) remind(r *record) {
 	for _, m := range s.all {
 		m.put(r)
 	}
-	for _, m := range s.some[r.id] {
+	for _, m := range s.some[r.id()] {
 		m.put(r)
 	}
 }

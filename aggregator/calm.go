@@ -2,20 +2,61 @@ package aggregator
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"presenced/aggregator/presence"
 )
 
-// A restless is what a core keeps of a person who became easier to reach lately
-// (a return), or whose return is held back. Few are: it is forgotten when it means
-// nothing any more.
-type restless struct {
-	r       *record
-	returns []instant // the last ones, at most FlapLimit of the policy
-	held    *held     // nil: what is decided is shown
+// A returning is when somebody became easier to reach.
+type returning struct {
+	at     instant
+	before uint32 // the one of the same person before; it may be forgotten
+	who    uint32 // the number of the record
+}
 
-	before, after *restless // in the list of the core
+// Returns lists those of the policy's window, the latest last. They count on, and a
+// record has the number of its last one: what is forgotten here needs no look at the
+// record, which is one of millions.
+type returns struct {
+	list  []returning
+	gone  int    // how many at the begin of list are forgotten
+	first uint32 // the number of the first that is not
+}
+
+// of gives the return of r with a number, nil if it is forgotten.
+func (l *returns) of(r *record, number uint32) *returning {
+	if i := uint64(l.gone) + uint64(number-l.first); number != 0 && i < uint64(len(l.list)) && l.list[i].who == r.number {
+		return &l.list[i]
+	}
+	return nil
+}
+
+// add counts a return of r.
+func (l *returns) add(r *record, at instant) {
+	if len(l.list) == l.gone {
+		l.first = max(l.first, 1) // zero is none
+	}
+	l.list = append(l.list, returning{at, r.returned, r.number})
+	r.returned = l.first + uint32(len(l.list)-l.gone-1) //nolint:gosec // there are not as many in a window
+}
+
+// forget drops the returns until a moment.
+func (l *returns) forget(until instant) {
+	for l.gone < len(l.list) && l.list[l.gone].at <= until {
+		l.gone++
+		l.first++
+	}
+	if l.gone <= len(l.list)/2 {
+		return
+	}
+	kept := l.list[l.gone:]
+	if cap(l.list) > 8*len(kept) {
+		l.list = slices.Clone(kept)
+	} else {
+		l.list = l.list[:copy(l.list, kept)]
+	}
+	l.gone = 0
 }
 
 // Held is a return that is held back.
@@ -26,36 +67,6 @@ type held struct {
 	often bool           // too often, not only too soon
 }
 
-// returned lists those who have returns, by the time of the last one.
-type returned struct {
-	first, last *restless
-}
-
-// add puts q at the end.
-func (l *returned) add(q *restless) {
-	if q.before = l.last; q.before != nil {
-		q.before.after = q
-	} else {
-		l.first = q
-	}
-	l.last = q
-}
-
-// remove takes q out, where it is in.
-func (l *returned) remove(q *restless) {
-	if q.before != nil {
-		q.before.after = q.after
-	} else if l.first == q {
-		l.first = q.after
-	}
-	if q.after != nil {
-		q.after.before = q.before
-	} else if l.last == q {
-		l.last = q.before
-	}
-	q.before, q.after = nil, nil
-}
-
 // dampen makes s, which is decided about r, what shows of it. A change to an availability that is easier to reach
 // waits; any other goes out at once, so that nobody is called because damping hid a
 // busy line. What somebody sets by hand, or takes back, is what they want seen: it
@@ -64,49 +75,47 @@ func (l *returned) remove(q *restless) {
 // It gives when s is to be shown if nothing happens until then; zero: now. What shows
 // until then is what was decided about r as it was.
 func (c *Core) dampen(r, was *record, s *presence.State) instant {
-	before := r.seen.availability()
-	waits := s.Availability.EasierThan(before) && before != presence.Unknown
-	if !waits && r.restless == nil {
-		return 0
-	}
 	if r.seen&seenByHand != 0 || s.Why.ByHand() {
 		c.settle(r)
 		return 0
 	}
-	at := r.decided
-	if r.restless == nil {
-		r.restless = &restless{r: r}
+	before := r.seen.availability()
+	waits := s.Availability.EasierThan(before) && before != presence.Unknown
+	until, often := instant(0), false
+	if waits {
+		until, often = c.heldUntil(r)
 	}
-	q := r.restless
-	c.forget(q, at-instant(c.decider.Policy().FlapWindow))
-	until, often := c.heldUntil(q)
-	if !waits || until <= at {
-		q.held = nil
-		if waits {
-			c.count(q, at)
+	at, h := r.decided, c.held[r]
+	if until <= at {
+		if h != nil {
+			delete(c.held, r)
 		}
-		c.calm(at)
-		if len(q.returns) == 0 {
-			c.settle(r)
+		if waits {
+			c.count(r, at)
 		}
 		return 0
 	}
-	if q.held == nil {
-		reports, _ := was.reports.unpack(nil, nil)
-		q.held = &held{since: at}
-		q.held.shown, _ = c.decider.Decide(r.id, reports, was.decided.time())
+	if h == nil {
+		reports, _ := was.unpack(nil, nil)
+		h = &held{since: at}
+		h.shown, _ = c.decider.Decide(r.id(), reports, was.decided.time())
+		c.held[r] = h
 	}
-	q.held.until, q.held.often = until, often
-	q.held.over(s)
+	h.until, h.often = until, often
+	h.over(s)
 	return until
 }
 
 // heldUntil gives until when a return is held back, and whether that is because
 // there were too many.
-func (c *Core) heldUntil(q *restless) (until instant, often bool) {
-	until = q.r.since + instant(c.decider.Policy().MinDwell)
-	if n := c.decider.Policy().FlapLimit; n > 0 && len(q.returns) == n {
-		if calm := q.returns[0] + instant(c.decider.Policy().FlapWindow); calm > until {
+func (c *Core) heldUntil(r *record) (until instant, often bool) {
+	until = r.since + instant(c.decider.Policy().MinDwell)
+	first := c.returns.of(r, r.returned)
+	for n := c.decider.Policy().FlapLimit; n > 1 && first != nil; n-- {
+		first = c.returns.of(r, first.before)
+	}
+	if first != nil && c.decider.Policy().FlapLimit > 0 {
+		if calm := first.at + instant(c.decider.Policy().FlapWindow); calm > until {
 			return calm, true
 		}
 	}
@@ -114,50 +123,23 @@ func (c *Core) heldUntil(q *restless) (until instant, often bool) {
 }
 
 // count counts a return that shows.
-func (c *Core) count(q *restless, at instant) {
-	if n := c.decider.Policy().FlapLimit; n > 0 {
-		if len(q.returns) == n {
-			q.returns = q.returns[1:]
-		}
-		q.returns = append(q.returns, at)
-		c.returned.remove(q)
-		c.returned.add(q)
+func (c *Core) count(r *record, at instant) {
+	if c.decider.Policy().FlapLimit > 0 {
+		c.calm(at)
+		c.returns.add(r, at)
 	}
 }
 
-// calm forgets those whose last return is over, at most stride of them, and tells
-// whether there are more.
-func (c *Core) calm(now instant) (more bool) {
-	begin := now - instant(c.decider.Policy().FlapWindow)
-	for range stride {
-		q := c.returned.first
-		if q == nil || q.returns[len(q.returns)-1] > begin {
-			return false
-		}
-		if c.forget(q, begin); q.held == nil {
-			c.settle(q.r)
-		}
-	}
-	return true
-}
-
-// forget drops the returns until a moment.
-func (c *Core) forget(q *restless, until instant) {
-	for len(q.returns) > 0 && q.returns[0] <= until {
-		q.returns = q.returns[1:]
-	}
-	if len(q.returns) == 0 {
-		c.returned.remove(q)
-	}
+// calm forgets the returns that do not count any more.
+func (c *Core) calm(now instant) {
+	c.returns.forget(now - instant(c.decider.Policy().FlapWindow))
 }
 
 // settle ends the damping of r: what is decided next shows at once, and nothing counts
 // against it.
 func (c *Core) settle(r *record) {
-	if r.restless != nil {
-		c.returned.remove(r.restless)
-		r.restless = nil
-	}
+	r.returned = 0
+	delete(c.held, r)
 }
 
 // over makes s what shows while it is held back: what was shown goes on, but for the
@@ -174,11 +156,8 @@ func (h *held) over(s *presence.State) {
 
 // heldBack puts into e, which is about r, what is held back, and makes its state the one that shows.
 func (c *Core) heldBack(r *record, e *presence.Explanation) {
-	if r.restless == nil || r.restless.held == nil {
-		return
-	}
-	h := r.restless.held
-	if !e.State.Availability.EasierThan(h.shown.Availability) ||
+	h := c.held[r]
+	if h == nil || !e.State.Availability.EasierThan(h.shown.Availability) ||
 		e.At.Before(h.since.time()) || !e.At.Before(h.until.time()) {
 		return
 	}

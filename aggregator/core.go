@@ -18,10 +18,11 @@ import (
 // the same moment. Only of the few who change all the time it holds what shows
 // until they are calm (see dampen).
 type Core struct {
-	decider  *presence.Decider
-	people   people
-	due      dueList
-	returned returned // those who became easier to reach lately
+	decider *presence.Decider
+	people  people
+	due     dueList
+	returns returns           // of those who became easier to reach lately
+	held    map[*record]*held // of whom something is held back
 
 	taken  bool // whether the last report was, see Taken
 	noting bool // whether Notes are kept
@@ -33,18 +34,18 @@ type Core struct {
 	bytes   []byte
 }
 
-// A record is what the core knows of one person. There are millions of them: it is
-// to stay within 80 bytes.
+// A record is what the core knows of one person. There are millions of them, and each
+// report is about another one: a record is one line of the processor's cache, of 64 bytes.
 type record struct {
-	id       presence.ID
-	reports  packed    // at most one for each source and subject
-	decided  instant   // the moment for which the state was decided; lapses are noted until then
-	seen     seen      // what was shown last
-	restless *restless // of whom the policy dampens, or may soon; nil: calm
+	packed           // who it is, and at most one report for each source and subject
+	decided  instant // the moment for which the state was decided; lapses are noted until then
+	seen     seen    // what was shown last
 	since    instant
-	revision uint32 // of what was shown last
-	place    int32  // in the due list, or one of those below
-	number   uint32 // that no other record of the hub has
+	due      instant // when Advance decides it; zero: not
+	place    int32   // in the due list, if it is due; or gone
+	revision uint32  // of what was shown last
+	returned uint32  // the last one of its returns; zero: there is none that counts
+	number   uint32  // that no other record of the hub has
 }
 
 // A seen is what a core remembers of the state that it showed last: its fingerprint,
@@ -68,15 +69,12 @@ func (c *Core) see(s *presence.State) seen {
 	return v
 }
 
-// Places of those who are not in the due list.
-const (
-	notDue int32 = -1
-	gone   int32 = -2 // nor among the people any more
-)
+// gone is the place of who is not among the people any more.
+const gone int32 = -1
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{decider: policy.Decider(), people: newPeople()}
+	return &Core{decider: policy.Decider(), people: newPeople(), held: map[*record]*held{}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -86,7 +84,8 @@ func (c *Core) Enter(id presence.ID, now time.Time) (state presence.State, chang
 		return c.shown(r), false
 	}
 	r := c.people.enter(id)
-	return c.decide(r, &record{}, nil, now, now)
+	was := *r
+	return c.decide(r, &was, nil, now, now)
 }
 
 // Leave forgets a person and gives the last state that watchers get.
@@ -98,7 +97,7 @@ func (c *Core) Leave(id presence.ID, now time.Time) (state presence.State, known
 	c.schedule(r, 0)
 	c.settle(r)
 	c.people.leave(r)
-	r.reports = ""
+	r.packed = packedPerson(r.id())
 	r.since = instantOf(now)
 	r.revision++
 	c.note(journal.Entry{At: now, Kind: journal.Left, Person: id})
@@ -118,7 +117,7 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		return held.Source == report.Source && held.Subject == report.Subject
 	})
 	was := *r
-	head, tail := r.reports, packed("")
+	head, tail := r.packed, packed("")
 	switch {
 	case i < 0:
 		c.said(id, report, nil, now)
@@ -129,11 +128,11 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 	default:
 		c.said(id, report, &reports[i], now)
 		reports[i] = report
-		head, tail = r.reports.cut(i)
+		head, tail = r.cut(i)
 	}
 	c.bytes = appendReport(append(c.bytes[:0], head...), &report)
 	c.bytes = append(c.bytes, tail...)
-	r.reports = packed(c.bytes)
+	r.packed = packed(c.bytes)
 	return c.decide(r, &was, reports, now, now)
 }
 
@@ -148,12 +147,12 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	if r == nil {
 		return presence.State{}, false
 	}
-	c.bytes = append(c.bytes[:0], r.reports...)
+	c.bytes = append(c.bytes[:0], r.packed...)
 	for _, report := range reports {
 		c.lost(id, &report, now)
 		c.bytes = appendReport(c.bytes, &report)
 	}
-	r.reports = packed(c.bytes)
+	r.packed = packed(c.bytes)
 	last.Person = id
 	c.settle(r)
 	r.decided, r.since, r.revision, r.seen = instantOf(now), instantOf(last.Since), uint32(last.Revision), c.see(&last) //nolint:gosec // nobody changes so often
@@ -188,7 +187,7 @@ func (c *Core) lose(r *record, by func(presence.Report) bool, now time.Time) (st
 	c.lapses(r, reports, now) // what lapsed by itself until now
 	for i := range reports {
 		if by(reports[i]) {
-			c.lost(r.id, &reports[i], now)
+			c.lost(r.id(), &reports[i], now)
 		}
 	}
 	c.pack(r, reports)
@@ -266,7 +265,7 @@ func (c *Core) Each(f func(presence.State)) {
 // Reports gives what is held about a person.
 func (c *Core) Reports(id presence.ID) []presence.Report {
 	if r := c.people.of(id); r != nil {
-		reports, _ := r.reports.unpack(nil, nil)
+		reports, _ := r.unpack(nil, nil)
 		return reports
 	}
 	return nil
@@ -292,17 +291,17 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 
 // unpack gives the reports of r, until it is called again.
 func (c *Core) unpack(r *record) []presence.Report {
-	c.reports, c.spans = r.reports.unpack(c.reports[:0], c.spans[:0])
+	c.reports, c.spans = r.unpack(c.reports[:0], c.spans[:0])
 	return c.reports
 }
 
 // pack makes reports those of r.
 func (c *Core) pack(r *record, reports []presence.Report) {
-	c.bytes = c.bytes[:0]
+	c.bytes = appendText(c.bytes[:0], string(r.id()))
 	for i := range reports {
 		c.bytes = appendReport(c.bytes, &reports[i])
 	}
-	r.reports = packed(c.bytes)
+	r.packed = packed(c.bytes)
 }
 
 // shown gives the state of r as watchers see it.
@@ -314,14 +313,12 @@ func (c *Core) shown(r *record) presence.State {
 func (c *Core) stateOf(r *record, reports []presence.Report) (s presence.State) {
 	if r.place == gone {
 		s = presence.State{
-			Person: r.id, Class: presence.Unknown.Class(),
+			Person: r.id(), Class: presence.Unknown.Class(),
 			Why: presence.Reason{Rule: presence.RuleRemoved, Title: "No longer in the directory"},
 		}
 	} else {
-		s, _ = c.decider.Decide(r.id, reports, r.decided.time())
-		if r.restless != nil {
-			r.restless.held.over(&s)
-		}
+		s, _ = c.decider.Decide(r.id(), reports, r.decided.time())
+		c.held[r].over(&s)
 	}
 	s.Since, s.Revision = r.since.time(), uint64(r.revision)
 	return s
@@ -331,7 +328,7 @@ func (c *Core) stateOf(r *record, reports []presence.Report) (s presence.State) 
 // was when it was decided last; began is when a new state begins.
 func (c *Core) decide(r, was *record, reports []presence.Report, now, began time.Time) (s presence.State, changed bool) {
 	c.lapses(r, reports, now)
-	s, next := c.decider.Decide(r.id, reports, r.decided.time())
+	s, next := c.decider.Decide(r.id(), reports, r.decided.time())
 	release := c.dampen(r, was, &s)
 	c.schedule(r, earliest(next, release))
 	changed = c.show(r, &s, began)
@@ -343,7 +340,7 @@ func (c *Core) decide(r, was *record, reports []presence.Report, now, began time
 func (c *Core) decideAtOnce(r *record, reports []presence.Report, now time.Time) (s presence.State, changed bool) {
 	c.settle(r)
 	c.lapses(r, reports, now)
-	s, next := c.decider.Decide(r.id, reports, r.decided.time())
+	s, next := c.decider.Decide(r.id(), reports, r.decided.time())
 	c.schedule(r, instantOf(next))
 	changed = c.show(r, &s, now)
 	return s, changed
@@ -363,7 +360,7 @@ func (c *Core) show(r *record, s *presence.State, began time.Time) (changed bool
 	s.Since, s.Revision = r.since.time(), uint64(r.revision)
 	if changed && c.noting {
 		noted := *s
-		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id, State: &noted})
+		c.note(journal.Entry{At: began, Kind: journal.Shown, Person: r.id(), State: &noted})
 	}
 	return changed
 }
@@ -371,17 +368,16 @@ func (c *Core) show(r *record, s *presence.State, began time.Time) (changed bool
 // schedule has Advance decide r at a time; zero: not.
 func (c *Core) schedule(r *record, at instant) {
 	switch {
-	case at == 0 && r.place >= 0:
-		heap.Remove(&c.due, int(r.place))
+	case at == r.due:
 	case at == 0:
-	case r.place >= 0:
-		if c.due[r.place].at != at {
-			c.due[r.place].at = at
-			heap.Fix(&c.due, int(r.place))
-		}
-	default:
+		heap.Remove(&c.due, int(r.place))
+	case r.due == 0:
 		heap.Push(&c.due, dueEntry{at, r})
+	default:
+		c.due[r.place].at = at
+		heap.Fix(&c.due, int(r.place))
 	}
+	r.due = at
 }
 
 // A dueList is a heap of people by the time at which they may change.
@@ -409,7 +405,6 @@ func (d *dueList) Push(x any) {
 // Pop implements heap.Interface.
 func (d *dueList) Pop() any {
 	last := (*d)[len(*d)-1]
-	last.r.place = notDue
 	*d = (*d)[:len(*d)-1]
 	return last
 }

@@ -8,7 +8,7 @@ const RecordSize = unsafe.Sizeof(record{})
 // Restless gives how many people the core keeps something of for the damping.
 func (c *Core) Restless() (n int) {
 	for r := range c.people.all() {
-		if r.restless != nil {
+		if c.held[r] != nil || c.returns.of(r, r.returned) != nil {
 			n++
 		}
 	}

@@ -138,9 +138,7 @@ func (h *Hub) advance(s *shard) time.Duration {
 			s.remindApart(r)
 		}
 	}
-	if s.core.calm(instantOf(now)) {
-		return 0
-	}
+	s.core.calm(instantOf(now))
 	next := s.core.Next()
 	if next.IsZero() {
 		return sweep
@@ -184,7 +182,7 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 		s.mu.Lock()
 		s.release()
 		for r := range s.core.people.all() {
-			id := r.id
+			id := r.id()
 			if d.Has(id) {
 				continue
 			}
@@ -223,7 +221,7 @@ func (h *Hub) SetDirectory(d *directory.Directory, now time.Time) {
 func (s *shard) release() {
 	s.gone = slices.DeleteFunc(s.gone, func(r *record) bool {
 		waits := func(m *mailbox) bool { return m.holds(r) }
-		if slices.ContainsFunc(s.all, waits) || slices.ContainsFunc(s.some[r.id], waits) {
+		if slices.ContainsFunc(s.all, waits) || slices.ContainsFunc(s.some[r.id()], waits) {
 			return false
 		}
 		s.core.people.release(r)
@@ -343,7 +341,7 @@ func (h *Hub) watch(ctx context.Context, without string, who []presence.ID) iter
 // take gives the state of r, who is the first in m, and takes r out of it. Under the
 // lock of the shard no newer state can come in between and be given twice.
 func (h *Hub) take(m *mailbox, r *record) presence.State {
-	s := h.shard(r.id)
+	s := h.shards[int(r.number)%len(h.shards)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.drop()

@@ -58,10 +58,10 @@ func (c *Core) lapses(r *record, reports []presence.Report, now time.Time) {
 		for i := range reports {
 			held := &reports[i]
 			if past(held.Doubted, now) && held.Doubted.After(seen) {
-				c.lapsed(r.id, held, journal.Doubted, held.Doubted)
+				c.lapsed(r.id(), held, journal.Doubted, held.Doubted)
 			}
 			if past(held.Expires, now) && held.Expires.After(seen) {
-				c.lapsed(r.id, held, journal.Expired, held.Expires)
+				c.lapsed(r.id(), held, journal.Expired, held.Expires)
 			}
 		}
 	}

@@ -9,10 +9,10 @@ import (
 	"presenced/aggregator/presence"
 )
 
-// Packed is the reports about one person, one after the other, in few bytes: a
-// core holds millions of them, and looks at each rarely. It is never written to a
-// disk. As a string it does not change, so that the texts in it can be handed out
-// as they are.
+// Packed is the ID of a person and the reports about them, one after the other, in
+// few bytes: a core holds millions of them, and looks at each rarely. It is never
+// written to a disk. As a string it does not change, so that the texts in it can be
+// handed out as they are.
 //
 // Numbers have as many bytes as they need, and times count from that of the
 // report. What is unpacked equals what was packed, with all times in UTC.
@@ -26,6 +26,15 @@ const (
 	packedContact = 1 << 8 // the contact follows
 	packedNote    = 1 << 9 // the note follows
 )
+
+// packedPerson is that of a person of whom nothing was said.
+func packedPerson(id presence.ID) packed { return packed(appendText(nil, string(id))) }
+
+// id gives who it is about.
+func (p packed) id() presence.ID {
+	u := unpacker{text: string(p)}
+	return presence.ID(u.string())
+}
 
 // appendReport packs one more report.
 func appendReport(b []byte, r *presence.Report) []byte {
@@ -101,6 +110,7 @@ func secondsOf(t time.Time) int64 {
 // cut gives what is before and after the report with number i.
 func (p packed) cut(i int) (before, after packed) {
 	u := unpacker{text: string(p)}
+	u.skip() // the ID
 	for range i {
 		u.skip()
 	}
@@ -112,6 +122,7 @@ func (p packed) cut(i int) (before, after packed) {
 // unpack appends the reports to reports, and their spans to spans.
 func (p packed) unpack(reports []presence.Report, spans []presence.Span) ([]presence.Report, []presence.Span) {
 	u := unpacker{text: string(p)}
+	u.skip() // the ID
 	for u.at < len(p) {
 		var r presence.Report
 		u.number() // the length
@@ -194,7 +205,7 @@ func (u *unpacker) time() time.Time {
 	return time.Unix(u.base+unzigzag(v>>1), int64(n)).UTC() //nolint:gosec // less than a second
 }
 
-// skip goes on to the next report.
+// skip goes on behind a report or a text.
 func (u *unpacker) skip() {
 	n := int(u.number()) //nolint:gosec // written by appendReport
 	u.at += n

@@ -14,7 +14,7 @@ import (
 
 // There are millions of records.
 func TestRecordIsSmall(t *testing.T) {
-	if aggregator.RecordSize > 80 {
+	if aggregator.RecordSize > 64 {
 		t.Errorf("a record has %d bytes", aggregator.RecordSize)
 	}
 }

@@ -3,7 +3,6 @@ package aggregator
 import (
 	"hash/maphash"
 	"iter"
-	"strings"
 
 	"presenced/aggregator/presence"
 )
@@ -50,7 +49,7 @@ func (p *people) find(id presence.ID, hash uint32) (r *record, at int) {
 	mask := len(p.index) - 1
 	for at = int(hash) & mask; p.index[at] != 0; at = (at + 1) & mask {
 		if p.index[at].hash() == hash {
-			if r = p.record(p.index[at]); r.id == id {
+			if r = p.record(p.index[at]); r.id() == id {
 				return r, at
 			}
 		}
@@ -80,8 +79,7 @@ func (p *people) enter(id presence.ID) *record {
 		r.number = p.first + p.step*uint32(p.made) //nolint:gosec // there are not as many people
 		p.made++
 	}
-	r.id = presence.ID(strings.Clone(string(id))) // a directory that is replaced is not to stay for its texts
-	r.place = notDue
+	r.packed, r.place = packedPerson(id), 0
 	hash := p.hash(id)
 	_, at := p.find(id, hash)
 	p.index[at] = entry(hash)<<32 | entry((r.number-p.first)/p.step+1)
@@ -107,7 +105,7 @@ func (p *people) grow() {
 // leave makes r that of somebody who is gone: it is not found any more, and stays
 // until it is released.
 func (p *people) leave(r *record) {
-	_, hole := p.find(r.id, p.hash(r.id))
+	_, hole := p.find(r.id(), p.hash(r.id()))
 	r.place = gone
 	p.known--
 	mask := len(p.index) - 1

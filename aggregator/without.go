@@ -37,7 +37,7 @@ func (c *Core) shownWithout(r *record, source string) presence.State {
 		return c.stateOf(r, reports)
 	}
 	all := c.stateOf(r, reports)
-	s, _ := c.decider.Decide(r.id, slices.DeleteFunc(reports, by), r.decided.time())
+	s, _ := c.decider.Decide(r.id(), slices.DeleteFunc(reports, by), r.decided.time())
 	s.Revision = all.Revision
 	if s.Availability == all.Availability && s.Activity == all.Activity {
 		s.Since = all.Since
@@ -53,7 +53,7 @@ func (s *shard) remindApart(r *record) {
 		return
 	}
 	reports := s.core.unpack(r)
-	for _, list := range [...][]*mailbox{s.all, s.some[r.id]} {
+	for _, list := range [...][]*mailbox{s.all, s.some[r.id()]} {
 		for _, m := range list {
 			if m.without != "" && slices.ContainsFunc(reports, func(held presence.Report) bool { return held.Source == m.without }) {
 				m.put(r)
