@@ -26,7 +26,7 @@ type returns struct {
 
 // of gives the return of r with a number, nil if it is forgotten.
 func (l *returns) of(r *record, number uint32) *returning {
-	if i := uint64(l.gone) + uint64(number-l.first); number != 0 && i < uint64(len(l.list)) && l.list[i].who == r.number {
+	if i := l.gone + int(number-l.first); number != 0 && i < len(l.list) && l.list[i].who == r.number {
 		return &l.list[i]
 	}
 	return nil
@@ -96,7 +96,7 @@ func (c *Core) dampen(r, was *record, s *presence.State) instant {
 		return 0
 	}
 	if h == nil {
-		reports, _ := was.unpack(nil, nil)
+		reports, _ := c.packing.unpack(was.packed, nil, nil)
 		h = &held{since: at}
 		h.shown, _ = c.decider.Decide(r.id(), reports, was.decided.time())
 		c.held[r] = h

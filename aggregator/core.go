@@ -28,6 +28,8 @@ type Core struct {
 	noting bool // whether Notes are kept
 	notes  []journal.Entry
 
+	packing packing
+
 	// What is unpacked at the moment, and packed; kept for their memory.
 	reports []presence.Report
 	spans   []presence.Span
@@ -74,7 +76,7 @@ const gone int32 = -1
 
 // NewCore makes a core without people.
 func NewCore(policy *presence.Policy) *Core {
-	return &Core{decider: policy.Decider(), people: newPeople(), held: map[*record]*held{}}
+	return &Core{decider: policy.Decider(), people: newPeople(), held: map[*record]*held{}, packing: packing{numbers: map[string]byte{}}}
 }
 
 // Enter makes a person known and gives the state; known people are left as they
@@ -117,10 +119,10 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 		return held.Source == report.Source && held.Subject == report.Subject
 	})
 	was := *r
-	head, tail := r.packed, packed("")
 	switch {
 	case i < 0:
 		c.said(id, report, nil, now)
+		c.bytes = c.packing.append(append(c.bytes[:0], r.packed...), reports, &report)
 		reports = append(reports, report)
 	case report.At.Before(reports[i].At):
 		c.taken = false
@@ -128,10 +130,9 @@ func (c *Core) Accept(id presence.ID, report presence.Report, now time.Time) (st
 	default:
 		c.said(id, report, &reports[i], now)
 		reports[i] = report
-		head, tail = r.cut(i)
+		head, tail := r.cut(i)
+		c.bytes = append(appendSaid(append(c.bytes[:0], head...), &report), tail...)
 	}
-	c.bytes = appendReport(append(c.bytes[:0], head...), &report)
-	c.bytes = append(c.bytes, tail...)
 	r.packed = packed(c.bytes)
 	return c.decide(r, &was, reports, now, now)
 }
@@ -147,12 +148,12 @@ func (c *Core) Restore(id presence.ID, reports []presence.Report, last presence.
 	if r == nil {
 		return presence.State{}, false
 	}
-	c.bytes = append(c.bytes[:0], r.packed...)
+	all := c.unpack(r)
 	for _, report := range reports {
 		c.lost(id, &report, now)
-		c.bytes = appendReport(c.bytes, &report)
+		all = append(all, report)
 	}
-	r.packed = packed(c.bytes)
+	c.pack(r, all)
 	last.Person = id
 	c.settle(r)
 	r.decided, r.since, r.revision, r.seen = instantOf(now), instantOf(last.Since), uint32(last.Revision), c.see(&last) //nolint:gosec // nobody changes so often
@@ -265,7 +266,7 @@ func (c *Core) Each(f func(presence.State)) {
 // Reports gives what is held about a person.
 func (c *Core) Reports(id presence.ID) []presence.Report {
 	if r := c.people.of(id); r != nil {
-		reports, _ := r.unpack(nil, nil)
+		reports, _ := c.packing.unpack(r.packed, nil, nil)
 		return reports
 	}
 	return nil
@@ -291,7 +292,7 @@ func (c *Core) Explain(id presence.ID, at time.Time) (presence.Explanation, bool
 
 // unpack gives the reports of r, until it is called again.
 func (c *Core) unpack(r *record) []presence.Report {
-	c.reports, c.spans = r.unpack(c.reports[:0], c.spans[:0])
+	c.reports, c.spans = c.packing.unpack(r.packed, c.reports[:0], c.spans[:0])
 	return c.reports
 }
 
@@ -299,7 +300,7 @@ func (c *Core) unpack(r *record) []presence.Report {
 func (c *Core) pack(r *record, reports []presence.Report) {
 	c.bytes = appendText(c.bytes[:0], string(r.id()))
 	for i := range reports {
-		c.bytes = appendReport(c.bytes, &reports[i])
+		c.bytes = c.packing.append(c.bytes, reports[:i], &reports[i])
 	}
 	r.packed = packed(c.bytes)
 }

@@ -1,6 +1,7 @@
 package aggregator_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -69,4 +70,23 @@ func TestReportsComeBack(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Sources without end are held as the few are.
+func TestManySources(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	c.Enter("ann", eight)
+	for round := range 2 { // the second time each takes the place of the first
+		for i := range 300 {
+			r := phone(eight.Add(time.Duration(round)*time.Second), idle(eight))
+			r.Source = fmt.Sprint("endpoints/", i)
+			c.Accept("ann", r, eight)
+		}
+	}
+	all := c.Reports("ann")
+	for i, r := range all {
+		if want := fmt.Sprint("endpoints/", i); len(all) != 300 || r.Source != want || !r.At.Equal(eight.Add(time.Second)) {
+			t.Fatalf("%d of %d reports is that of %s at %s, not of %s", i, len(all), r.Source, r.At, want)
+		}
+	}
 }
