@@ -61,9 +61,10 @@ type chip struct {
 func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	f := parseFilter(query)
-	f.id, f.nobody = "", false
+	f.id, f.nobody, f.shown = "", false, ""
 	order := query.Get("sort")
-	p := s.newPage(r, "board", "Board", f.query(f.state)) // before the states are read, so that its stream misses none
+	watch := f.query(f.state)
+	p := s.newPage(r, "board", "Board", watch) // before the states are read, so that its stream misses none
 	members := s.members(s.viewer(r))
 
 	var t tally
@@ -113,6 +114,10 @@ func (s *Site) boardPage(w http.ResponseWriter, r *http.Request) {
 	}
 	for i := range view.ChannelChoices {
 		view.ChannelChoices[i].Selected = view.ChannelChoices[i].Value == f.channel
+	}
+	if !view.Complete {
+		watch.Set("shown", marksOf(shown[from:to]).String())
+		p.Watch = watch.Encode()
 	}
 	if nth > 1 {
 		view.Before = at(nth - 1)

@@ -24,7 +24,9 @@ import (
 //
 // Every event carries the cursor that a client comes back with, as since= or
 // as Last-Event-ID. There is no snapshot: the page that a client has loaded is
-// one, and it holds the cursor it was made at.
+// one, and it holds the cursor it was made at. The query is that of the page, by which
+// rows are sent and people counted; shown= names those whose rows the page has, where
+// it does not show all that its filters let through.
 const (
 	frameEvery  = 100 * time.Millisecond // what changes until then is sent at once: few writes for many changes
 	beatEvery   = 15 * time.Second
@@ -227,6 +229,9 @@ const chunkSize = 64 << 10
 func (s *Site) frames(rows []*row, seq uint64, v viewer, f *filter) [][]byte {
 	var frames [][]byte
 	for _, row := range rows {
+		if !f.shown.has(row.mark) {
+			continue
+		}
 		if row.left {
 			frames = append(frames, row.hidden())
 			continue

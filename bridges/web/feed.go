@@ -44,6 +44,7 @@ type row struct {
 	seq    uint64
 	again  bool // nothing changed but, it may be, the rules
 	search string
+	mark   marks
 	left   bool
 	render func(member) string
 	id     string        // the cursor of seq
@@ -123,7 +124,7 @@ func (f *feed) remove(id presence.ID) {
 func (f *feed) push(r *row) {
 	f.seq++
 	r.seq = f.seq
-	r.id, r.render, r.views = f.cursorAt(r.seq), f.render, map[presence.Access]*view{}
+	r.id, r.mark, r.render, r.views = f.cursorAt(r.seq), markOf(r.person.ID), f.render, map[presence.Access]*view{}
 	r.hidden = sync.OnceValue(func() []byte { return event("gone", r.id, domID(r.person.ID)) })
 	if e, ok := f.rows[r.person.ID]; ok {
 		old := e.Value.(*row) //nolint:forcetypeassert // the list holds nothing else
@@ -175,7 +176,7 @@ type tallied struct {
 // tally counts the people that q covers, as v sees them by access.
 func (f *feed) tally(q *filter, v viewer, access func(viewer, presence.ID) presence.Access) tally {
 	key := tallied{*q, v}
-	key.state = "" // does not bear on the counts
+	key.state, key.shown = "", "" // do not bear on the counts
 	f.mu.Lock()
 	if f.talliesAt != f.seq || len(f.tallies) > maxTallies {
 		clear(f.tallies)

@@ -80,7 +80,8 @@ type filter struct {
 	state   string // an availability, or uncertain
 	channel string // one of channelFilters
 	id      presence.ID
-	nobody  bool // no rows at all: a page that only wants to know that the server lives
+	nobody  bool  // no rows at all: a page that only wants to know that the server lives
+	shown   marks // of those whose rows are wanted, whatever counts; empty: of all
 }
 
 // uncertain is the state filter for all that is not known for sure.
@@ -101,7 +102,7 @@ func parseFilter(v url.Values) filter {
 	clip := func(key string) string { return v.Get(key)[:min(len(v.Get(key)), maxQuery)] }
 	f := filter{
 		typed: strings.TrimSpace(clip("q")), group: clip("group"),
-		id: presence.ID(clip("id")), nobody: v.Get("rows") == "none",
+		id: presence.ID(clip("id")), nobody: v.Get("rows") == "none", shown: parseMarks(v.Get("shown")),
 	}
 	f.text = strings.ToLower(f.typed)
 	var a presence.Availability
@@ -114,7 +115,7 @@ func parseFilter(v url.Values) filter {
 	return f
 }
 
-// query gives f as part of an address, with the state replaced.
+// query gives f as part of an address, with the state replaced, and without whom a page shows.
 func (f *filter) query(state string) url.Values {
 	v := url.Values{}
 	for key, value := range map[string]string{"q": f.typed, "group": f.group, "channel": f.channel, "id": string(f.id), "state": state} {
