@@ -4,26 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"presenced/aes"
-	"presenced/aggregator"
 	"presenced/aggregator/presence"
-	"presenced/bridges/web"
-	"presenced/bridges/web/api"
-	"presenced/bridges/web/signin"
 	"presenced/domino"
 	"presenced/exchange"
 	"presenced/fixtures"
 	"presenced/fixtures/sim/simdomino"
 	"presenced/fixtures/sim/simexchange"
+	"presenced/internal/config"
 	"presenced/internal/secret"
 )
 
@@ -78,63 +75,50 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	if c.Verbose {
 		log = cfg.Log.logger(term.Err)
 	}
-
-	hub := aggregator.NewHub(cfg.Policy.Policy(), nil, log)
-	hub.SetDirectory(o.people, time.Now())
-	supervisor := aggregator.NewSupervisor(hub, log)
-	sources, err := cfg.sources(log)
-	if err != nil {
-		return err
-	}
-	for _, src := range sources {
-		supervisor.AddSource(src)
-	}
-	manual := aggregator.NewManual(hub, &volatile{}, log)
-	if _, err := manual.Restore(ctx); err != nil {
-		return err
-	}
-	_, door, err := cfg.frontDoor(signin.Deps{
-		Accounts: &volatile{}, Sessions: &volatile{}, Tokens: &volatile{}, People: hub, Audit: func(context.Context, signin.Note) error { return nil }, Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	hand, rules := &byHand{manual: manual, hub: hub}, &policies{cfg, &archive{hub: hub, log: log}}
-	parts := web.Parts{SignIn: door, Manual: hand, Poller: supervisor, Policies: rules, Version: version}
-	site := web.New(cfg.Web, desk{hub, supervisor}, openGate{}, parts, newMetrics(hub, supervisor), log)
-	supervisor.AddBridge(site)
-	served := api.New(api.Deps{Version: version, People: hub, Sight: site, Parts: supervisor, Manual: hand, Log: log}) //nolint:contextcheck // each request has a context of its own
-	supervisor.AddBridge(served)
-	site.Handle("/api/", served.Handler(fromNetwork(door)))
-
 	fmt.Fprintf(term.Out, "A day in an office of %d, %g times as fast as the clock. The phones are on a simulated Communication Manager,\n"+
 		"the calendars on a simulated Exchange and a simulated Domino; everything between them and this line is the product.\n\n"+
 		"  The page: http://%s/\n\n", o.people.Len(), c.Speed, cfg.Web.Listen)
+	introduced := make(chan struct{})
+	tell := func(link string) {
+		defer close(introduced)
+		fmt.Fprintf(term.Out, "  To change something there, make yourself its administrator: %s\n\n"+
+			"  From another terminal: presenced board --socket %s\n\n", link, cfg.Control.Socket)
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return hub.Run(ctx) })
-	g.Go(func() error { return supervisor.Run(ctx) })
-	g.Go(func() error { return manual.Run(ctx) })
-	g.Go(func() error {
-		return runDesk(ctx, door, func(link string) {
-			fmt.Fprintf(term.Out, "  To change something there, make yourself its administrator: %s\n\n", link)
-		}, log)
-	})
+	g.Go(func() error { return serve(ctx, cfg, tell, log, &narrator{o, term.Out, introduced}) })
 	g.Go(func() error { return o.run(ctx, listeners, func(fixtures.Event) {}) })
-	g.Go(func() error {
-		told := map[presence.ID]string{}
-		for state := range hub.Watch(ctx) {
-			if what := o.describe(state); what != "" && told[state.Person] != what {
-				told[state.Person] = what
-				fmt.Fprintf(term.Out, "%s  %s\n", o.time(), what)
-			}
-		}
-		return nil
-	})
-	if err := g.Wait(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	fmt.Fprintln(term.Out, "\nThe demonstration is over.")
 	return nil
+}
+
+// A narrator is the bridge to the terminal: it tells each change in the time of the office.
+type narrator struct {
+	office *office
+	out    io.Writer
+	begin  <-chan struct{} // closed when it may
+}
+
+// Name gives "terminal".
+func (*narrator) Name() string { return "terminal" }
+
+// Run implements aggregator.Bridge.
+func (n *narrator) Run(ctx context.Context, hub presence.Hub) error {
+	select {
+	case <-n.begin:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	told := map[presence.ID]string{}
+	for state := range hub.Watch(ctx) {
+		if what := n.office.describe(state); what != "" && told[state.Person] != what {
+			told[state.Person] = what
+			fmt.Fprintf(n.out, "%s  %s\n", n.office.time(), what)
+		}
+	}
+	return ctx.Err()
 }
 
 // describe says in words who is what, and why; nothing, while nobody has said anything.
@@ -174,7 +158,16 @@ func (c *DemoCommand) config(o *office, listeners map[string]net.Listener, user,
 		return nil, err
 	}
 	faster := func(d time.Duration) time.Duration { return time.Duration(float64(d) / c.Speed) }
-	cfg := &Config{Log: LogConfig{Level: "info", Format: "text"}, Policy: o.scenario.Settings.Policy, Web: web.DefaultConfig()}
+	people := filepath.Join(dir, "people.yaml")
+	if err := os.WriteFile(people, o.scenario.People, 0o600); err != nil {
+		return nil, err
+	}
+	cfg := &Config{}
+	base := fmt.Sprintf("{directory: {files: [%q]}, store: {directory: %q}, control: {socket: %q}}", people, filepath.Join(dir, "store"), filepath.Join(dir, "control.sock"))
+	if err := config.Parse("demonstration", []byte(base), cfg); err != nil {
+		return nil, err
+	}
+	cfg.Policy = o.scenario.Settings.Policy
 	cfg.Policy.DialDelay = faster(cfg.Policy.DialDelay)
 	cfg.Policy.HangupLinger = faster(cfg.Policy.HangupLinger)
 	cfg.Policy.MergeGap = faster(cfg.Policy.MergeGap)
@@ -196,36 +189,11 @@ func (c *DemoCommand) config(o *office, listeners map[string]net.Listener, user,
 
 	notes := domino.DefaultConfig()
 	notes.Name, notes.User, notes.PasswordFile, notes.Interval = "domino-demo", user, secret.File(file), poll
-	base := "http://" + listeners["domino"].Addr().String()
-	notes.Servers = []domino.Server{{Name: "Mail1/Acme", URL: base}}
-	notes.OutOfOffice = domino.OutOfOfficeConfig{Driver: "helper", URL: base + simdomino.HelperPath + "?mail={mail}"}
+	url := "http://" + listeners["domino"].Addr().String()
+	notes.Servers = []domino.Server{{Name: "Mail1/Acme", URL: url}}
+	notes.OutOfOffice = domino.OutOfOfficeConfig{Driver: "helper", URL: url + simdomino.HelperPath + "?mail={mail}"}
 	cfg.Domino = append(cfg.Domino, notes)
 	return cfg, nil
-}
-
-// volatile is a memory that ends with the process.
-type volatile struct{ values sync.Map }
-
-// Load implements aggregator.Memory.
-func (m *volatile) Load(context.Context) (map[string][]byte, error) {
-	all := map[string][]byte{}
-	m.values.Range(func(key, value any) bool {
-		all[key.(string)] = value.([]byte) //nolint:forcetypeassert // Put stores nothing else
-		return true
-	})
-	return all, nil
-}
-
-// Put implements aggregator.Memory.
-func (m *volatile) Put(_ context.Context, key string, value []byte) error {
-	m.values.Store(key, value)
-	return nil
-}
-
-// Delete implements aggregator.Memory.
-func (m *volatile) Delete(_ context.Context, key string) error {
-	m.values.Delete(key)
-	return nil
 }
 
 // freeAddress gives the address, or one with a free port where it is taken.

@@ -288,10 +288,13 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
 	out, _ := s.read()
-	for _, want := range []string{"The page: http://127.0.0.1:", "Busy, on the phone", "phone ringing", "The demonstration is over."} {
+	for _, want := range []string{"The page: http://127.0.0.1:", "its administrator: http://127.0.0.1:", "board --socket ", "Busy, on the phone", "phone ringing", "The demonstration is over."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("missing %q in\n%s", want, out)
 		}
+	}
+	if strings.Index(out, "its administrator: ") > strings.Index(out, "07:30") {
+		t.Errorf("the day begins before it is said where to look:\n%s", out)
 	}
 }
 

@@ -43,12 +43,16 @@ func (c *ServeCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, cfg.Log.logger(term.Err))
+	log := cfg.Log.logger(term.Err)
+	return serve(ctx, cfg, func(link string) {
+		log.WarnContext(ctx, "the page has no administrator yet: this link makes the first one, once, within an hour", "link", link)
+	}, log)
 }
 
-// serve runs the service until ctx ends. It stops in order: sources and bridges
-// first, then what records, the store last.
-func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
+// serve runs the service until ctx ends, and more bridges than those of the
+// configuration. tell gets the link for the first administrator while there is none. It
+// stops in order: sources and bridges first, then what records, the store last.
+func serve(ctx context.Context, cfg *Config, tell func(link string), log *slog.Logger, more ...aggregator.Bridge) error {
 	kept, err := store.Start(ctx, cfg.Store, log.With("part", "store"))
 	if err != nil {
 		return err
@@ -125,6 +129,9 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	cfg.addBridges(supervisor, subscriptions, others.machine(), hub, people, gate, log)
+	for _, b := range more {
+		supervisor.AddBridge(b)
+	}
 	told, err := kept.Bucket(ctx, "webhooks")
 	if err != nil {
 		return err
@@ -201,11 +208,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return supervisor.Run(ctx) })
 	g.Go(func() error { return administered.Run(ctx) })
-	g.Go(func() error {
-		return runDesk(ctx, door, func(link string) {
-			log.WarnContext(ctx, "the page has no administrator yet: this link makes the first one, once, within an hour", "link", link)
-		}, log)
-	})
+	g.Go(func() error { return runDesk(ctx, door, tell, log) })
 	g.Go(func() error {
 		return people.Run(ctx, func(d *directory.Directory) {
 			hub.SetDirectory(d, time.Now())
