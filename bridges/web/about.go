@@ -103,7 +103,11 @@ func (s *Site) docPage(w http.ResponseWriter, r *http.Request) {
 func documents(shown string) []choice {
 	var all []choice
 	for _, name := range docs.Names() {
-		all = append(all, choice{Value: "/docs/" + name, Text: sentence(name), Selected: name == shown})
+		text := sentence(name)
+		if name == "api" {
+			text = "API"
+		}
+		all = append(all, choice{Value: "/docs/" + name, Text: text, Selected: name == shown})
 	}
 	return all
 }

@@ -125,6 +125,7 @@ func TestBrowserAccessibility(t *testing.T) {
 func populated(t *testing.T) *Site {
 	t.Helper()
 	w := town()
+	w.join(person("21599", "Maria-Magdalena Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtin", "21599", "Strategic Partnerships, Business Development and Alliances"))
 	now := time.Now()
 	var rack *rack
 	s := guardedFor(t, w, func(_ *Config, p *Parts) {

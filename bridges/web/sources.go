@@ -130,8 +130,9 @@ func (s *Site) sourcesPage(w http.ResponseWriter, r *http.Request) {
 		only = ""
 	}
 	parts := slices.Clone(s.desk.Health())
+	kinds := []aggregator.Kind{aggregator.KindSource, aggregator.KindDirectory, aggregator.KindBridge, aggregator.KindPolicy, aggregator.KindStore}
 	slices.SortStableFunc(parts, func(a, b aggregator.Health) int {
-		return cmp.Or(urgency(a.Phase)-urgency(b.Phase), strings.Compare(string(b.Kind), string(a.Kind)), strings.Compare(a.Name, b.Name))
+		return cmp.Or(urgency(a.Phase)-urgency(b.Phase), slices.Index(kinds, a.Kind)-slices.Index(kinds, b.Kind), strings.Compare(a.Name, b.Name))
 	})
 	view := &sourcesView{None: len(parts) == 0}
 	view.Chips = append(view.Chips, chip{Href: "/sources", Word: "All", Count: number(len(parts)), Current: only == ""})
@@ -321,7 +322,7 @@ func (s *Site) partOf(h *aggregator.Health, mayPoll bool) partView {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(h.Problems)) {
 		if n := h.Problems[kind]; n > 0 {
-			v.Facts = append(v.Facts, number(n)+" "+kind)
+			v.Facts = append(v.Facts, kind+": "+number(n))
 		}
 	}
 	if h.Phase != presence.PhaseLive {

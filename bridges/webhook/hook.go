@@ -255,7 +255,7 @@ func (h *Hook) Status() presence.Status {
 	case b.Stopped != "":
 		s.Phase, s.Detail = presence.PhaseDisabled, fmt.Sprintf("%s; presenced webhook retry %s tries again", b.Stopped, h.cfg.Name)
 	case b.Failing != "":
-		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s: %s; %d people wait, next attempt at %s", host, b.Failing, b.Waiting, b.Pause.Format(time.TimeOnly))
+		s.Phase, s.Detail = presence.PhaseDegraded, fmt.Sprintf("%s: %s; %d people wait, next attempt at %s", host, b.Failing, b.Waiting, b.Pause.UTC().Format("15:04:05 MST"))
 	case b.Refused+b.Dead > 0:
 		s.Phase = presence.PhaseDegraded
 		s.Detail = fmt.Sprintf("%s refuses what is about %d of %d people; %d given up, presenced webhook dead %s names them", host, b.Refused+b.Dead, b.Known, b.Dead, h.cfg.Name)

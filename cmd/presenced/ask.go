@@ -26,8 +26,8 @@ import (
 type Server struct {
 	Socket    string `default:"/run/presenced/control.sock" help:"Control socket of the running service, on this machine." type:"path"`
 	URL       string `name:"url" env:"PRESENCED_URL" help:"Address of the page of the running service, such as https://presence.example.com; it is asked instead of the control socket."`
-	TokenFile string `env:"PRESENCED_TOKEN_FILE" help:"File with an API token, for --url; without it, what anyone may is asked for." type:"path"`
-	CAFile    string `name:"ca-file" env:"PRESENCED_CA_FILE" help:"PEM file with the certificate to believe for --url, instead of the authorities of the system." type:"path"`
+	TokenFile string `env:"PRESENCED_TOKEN_FILE" help:"File with an API token, for --url; without it, what anyone may is asked for." type:"path" placeholder:"FILE"`
+	CAFile    string `name:"ca-file" env:"PRESENCED_CA_FILE" help:"PEM file with the certificate to believe for --url, instead of the authorities of the system." type:"path" placeholder:"FILE"`
 }
 
 // The longest answer that is read.

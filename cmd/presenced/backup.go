@@ -17,7 +17,7 @@ import (
 // BackupCommand writes all that is durable into one file.
 type BackupCommand struct {
 	File   string `arg:"" help:"File to write; - is the standard output."`
-	Config string `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config string `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 }
 
 // Run implements the command.
@@ -63,7 +63,7 @@ func writeBackup(ctx context.Context, kept *store.Store, file string) (h store.H
 // RestoreCommand makes the store what it was at a backup.
 type RestoreCommand struct {
 	File   string `arg:"" help:"File that presenced backup wrote; - is the standard input."`
-	Config string `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config string `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 	Force  bool   `help:"Replace everything in a store that is not empty."`
 
 	in io.Reader // instead of the standard input, for tests

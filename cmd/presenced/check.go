@@ -15,11 +15,14 @@ import (
 	"presenced/bridges/sip"
 	"presenced/bridges/webhook"
 	"presenced/bridges/xmpp"
+	"presenced/internal/config"
+	"presenced/internal/secret"
+	"presenced/internal/trust"
 )
 
 // CheckCommand checks a configuration.
 type CheckCommand struct {
-	Config  string        `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config  string        `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 	Online  bool          `help:"Also connect to everything that the configuration names."`
 	Timeout time.Duration `default:"20s" help:"How long each connection may take, with --online."`
 	Format  string        `enum:"text,json" default:"text" help:"text or json."`
@@ -53,9 +56,12 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 		}
 	}
 	judge(c.Config, nil, "every key is right")
-	sources, err := cfg.sources(quiet())
-	judge("secrets and certificates of the sources", err, "can be read")
+	cfg.judgeFiles(judge)
 	if c.Online {
+		sources, err := cfg.sources(quiet())
+		if err != nil {
+			judge("sources", fmt.Errorf("none is asked: %w", err), "")
+		}
 		people, err := directory.NewWatch(cfg.Directory, quiet()).Read(ctx)
 		judge("directory", err, fmt.Sprintf("%d people", people.Len()))
 		unreachable := map[string]bool{}
@@ -94,9 +100,26 @@ func (c *CheckCommand) Run(ctx context.Context, term *Terminal) error {
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d checks failed", bad)
+		return fmt.Errorf("%d of %d checks failed", bad, len(verdicts))
 	}
 	return nil
+}
+
+// judgeFiles reads each secret and certificate that the configuration names, so that
+// all that are missing are told at once.
+func (c *Config) judgeFiles(judge func(string, error, string)) {
+	for path, file := range config.Values[secret.File](c) {
+		if file != "" {
+			_, err := file.Read()
+			judge(path, err, "can be read")
+		}
+	}
+	for path, believe := range config.Values[trust.Config](c) {
+		if believe.CAFile != "" || believe.CertFile != "" {
+			_, err := believe.Client("")
+			judge(path, err, "can be used")
+		}
+	}
 }
 
 // inquire asks an AES for all that the collector needs of it, so that each thing that is

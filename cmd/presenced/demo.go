@@ -31,7 +31,7 @@ type DemoCommand struct {
 	Speed    float64       `default:"120" help:"How many minutes of the office pass in a minute."`
 	For      time.Duration `help:"End by itself after this time; without it, Ctrl-C ends."`
 	Listen   string        `default:"127.0.0.1:8080" help:"Address of the page; if it is taken, a free port."`
-	Scenario string        `help:"Another scenario file." type:"path"`
+	Scenario string        `help:"Another scenario file." type:"path" placeholder:"FILE"`
 	Verbose  bool          `short:"v" help:"Also write the log."`
 }
 

@@ -84,6 +84,9 @@ func run(ctx context.Context, args []string, term *Terminal) int {
 		fmt.Fprintln(term.Err, "presenced:", err)
 		return exitFailed
 	}
+	if len(args) == 0 {
+		args = []string{"--help"} // to list the commands helps more than to name the first few as expected
+	}
 	parsed, err := parser.Parse(args)
 	if exited >= 0 { // --help
 		return exited

@@ -280,6 +280,21 @@ func TestPolicyIsDocumented(t *testing.T) {
 	}
 }
 
+// TestCheckOfFiles: every secret and certificate that is not there is named at once.
+func TestCheckOfFiles(t *testing.T) {
+	file := write(t, "files.yaml", "directory: {files: [people.yaml], ldap: [{url: 'ldaps://x', base: dc=x, bind_dn: cn=x, password_file: /nowhere/ldap, tls: {ca_file: /nowhere/ca}}]}\n"+
+		"aes: [{name: a, address: 'x:1', user: u, switch: S, password_file: /nowhere/aes}]\nxmpp: [{name: x, address: 'x:1', host: p.example.com, secret_file: "+write(t, "secret", "s")+"}]")
+	code, out, errs := command(t, "check", "-c", file)
+	for _, want := range []string{"failed  directory.ldap[0].password_file: ", "failed  directory.ldap[0].tls: ", "failed  aes[0].password_file: ", "ok      xmpp[0].secret_file: can be read"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check of files that are not there does not say %q:\n%s", want, out)
+		}
+	}
+	if code != exitFailed || !strings.Contains(errs, "3 of 5 checks failed") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+}
+
 // TestDemo lives through some minutes of the office.
 func TestDemo(t *testing.T) {
 	var s screen

@@ -33,7 +33,7 @@ type PolicyCommand struct {
 
 // PolicyShowCommand prints a table.
 type PolicyShowCommand struct {
-	Config string `short:"c" help:"Configuration file; without it, the default table is printed." type:"path"`
+	Config string `short:"c" help:"Configuration file; without it, the default table is printed." type:"path" placeholder:"FILE"`
 	Format string `enum:"text,yaml,json" default:"yaml" help:"text for people; yaml or json as policy.file may have it."`
 }
 

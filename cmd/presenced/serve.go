@@ -34,7 +34,7 @@ import (
 
 // ServeCommand runs the service.
 type ServeCommand struct {
-	Config string `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config string `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 }
 
 // Run implements the command.

@@ -24,15 +24,15 @@ import (
 type SimCommand struct {
 	System       string      `arg:"" enum:"aes,exchange,domino" help:"What to simulate: aes, exchange or domino."`
 	Listen       string      `help:"Address to listen on; without it 127.0.0.1 and a usual port."`
-	Scenario     string      `help:"Scenario file to live through; without it the office day." type:"path"`
+	Scenario     string      `help:"Scenario file to live through; without it the office day." type:"path" placeholder:"FILE"`
 	Speed        float64     `default:"1" help:"How much faster than the clock."`
 	Extensions   int         `help:"aes: so many extensions from 20000 on, with random calls, instead of a scenario."`
 	BusyHour     float64     `default:"6" help:"aes: calls that each of the extensions begins in an hour."`
 	Seed         uint64      `default:"1" help:"aes: the same seed makes the same calls."`
 	User         string      `default:"svc" help:"The account that is let in."`
 	PasswordFile secret.File `help:"File with the account's password; without it the password is secret."`
-	Cert         string      `help:"PEM file with a certificate: speak TLS." type:"path"`
-	Key          string      `help:"PEM file with the key of the certificate." type:"path"`
+	Cert         string      `help:"PEM file with a certificate: speak TLS." type:"path" placeholder:"FILE"`
+	Key          string      `help:"PEM file with the key of the certificate." type:"path" placeholder:"FILE"`
 }
 
 // Run implements the command.

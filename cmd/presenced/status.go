@@ -90,7 +90,7 @@ func given(query url.Values) string {
 // stateText is a state in words, such as "busy, on-the-phone (stale)".
 func stateText(s *presence.State) string {
 	text := s.Availability.String()
-	if s.Activity != presence.NoActivity {
+	if s.Activity != presence.NoActivity && s.Activity.String() != text {
 		text += ", " + s.Activity.String()
 	}
 	if names := s.Overlays.Names(); len(names) > 0 {

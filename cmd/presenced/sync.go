@@ -22,14 +22,14 @@ import (
 // SyncCommand reads one complete account from a source.
 type SyncCommand struct {
 	Source  string        `arg:"" enum:"aes,exchange,domino,directory" help:"What to read: aes, exchange, domino or directory."`
-	Config  string        `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config  string        `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 	Person  string        `help:"Only this person, by identifier."`
 	Format  string        `enum:"text,json" default:"text" help:"text or json."`
 	Timeout time.Duration `default:"10m" help:"How long it may take."`
 
-	OPTIM   string `name:"optim" help:"aes: instead, tie this off-PBX station mapping (the report of the system access terminal, or CSV) to the people of the directory." type:"path"`
+	OPTIM   string `name:"optim" help:"aes: instead, tie this off-PBX station mapping (the report of the system access terminal, or CSV) to the people of the directory." type:"path" placeholder:"FILE"`
 	DryRun  bool   `help:"With --optim: only print what would be added to whom."`
-	Out     string `help:"With --optim: directory file to write the people to that something is added to; what stands in it does not count." type:"path"`
+	Out     string `help:"With --optim: directory file to write the people to that something is added to; what stands in it does not count." type:"path" placeholder:"FILE"`
 	Domain  string `help:"With --optim: the SIP domain of OPS telephones, which makes sip:NUMBER@DOMAIN of their numbers; without it they are not added."`
 	Mobiles bool   `help:"With --optim: add the numbers of EC500 and other telephones as tel:."`
 }

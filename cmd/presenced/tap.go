@@ -21,7 +21,7 @@ type AESCommand struct {
 // TapCommand prints events. It has a session of its own, and does not disturb a
 // service that runs.
 type TapCommand struct {
-	Config    string   `short:"c" required:"" help:"Configuration file." type:"path"`
+	Config    string   `short:"c" required:"" help:"Configuration file." type:"path" placeholder:"FILE"`
 	Source    string   `help:"Name of the source in the configuration; without it the first one of aes."`
 	Extension []string `help:"Extension to listen to; may be given several times. Without it the first 20 of the directory."`
 	Numbers   bool     `help:"Print the numbers of other parties whole."`

@@ -67,6 +67,27 @@ func TestDecode(t *testing.T) {
 }
 
 // A guest is read into, reported and documented as a key of the section.
+func TestValues(t *testing.T) {
+	var h house
+	if err := config.Parse("x.yaml", []byte("servers: [{name: one, password_file: /p}, {name: two}, {name: three, password_file: /q}]"), &h); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for path, file := range config.Values[secret.File](&h) {
+		if got = append(got, path+"="+string(file)); file == "/q" {
+			break
+		}
+	}
+	if diff := cmp.Diff([]string{"servers[0].password_file=/p", "servers[1].password_file=", "servers[2].password_file=/q"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	for path, limit := range config.Values[int](h) {
+		if path != "nested.limit" || limit != 20 {
+			t.Errorf("%s is %d", path, limit)
+		}
+	}
+}
+
 func TestGuest(t *testing.T) {
 	var h house
 	if err := config.Parse("x.yaml", []byte("nested: {guest: ann, limit: 3}"), &h); err != nil || h.Guest != "ann" || h.Nested.Limit != 3 {

@@ -81,6 +81,14 @@ func Permissions() []string {
 	return []string{"read:states", "read:all", "read:health", "read:audit", "write:own", "write:presence", "admin:access", "admin:services", "admin:accounts"}
 }
 
+// meanings says for whoever makes a token what each of Permissions is.
+func meanings() []string {
+	return []string{
+		"see people, as far as the access rules go", "see people as they see themselves", "see how sources, bridges and the store fare; metrics", "see who changed what",
+		"set your own presence, and who sees it", "set anybody's presence", "change who sees whom", "add, change and delete presence services", "accounts, and the sessions and tokens of others",
+	}
+}
+
 // String gives the names, with a space between two of them.
 func (p Permission) String() string {
 	var names []string

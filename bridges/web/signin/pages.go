@@ -292,10 +292,13 @@ func (d *Desk) fromProvider(w http.ResponseWriter, r *http.Request) {
 type mine struct {
 	Sessions []mySession
 	Tokens   []Token
-	Scopes   []string
+	Scopes   []scope
 	Days     []int
 	Now      time.Time
 }
+
+// A scope is a permission that a token may be made with.
+type scope struct{ Name, Means string }
 
 type mySession struct {
 	ID, From, Agent string
@@ -304,7 +307,12 @@ type mySession struct {
 }
 
 func (d *Desk) mine(who Identity) mine {
-	m := mine{Tokens: d.tokens.list(who.Account), Scopes: strings.Fields(who.Role.Permissions().String()), Days: []int{30, 90, 365}, Now: time.Now()}
+	m := mine{Tokens: d.tokens.list(who.Account), Days: []int{30, 90, 365}, Now: time.Now()}
+	for i, name := range Permissions() {
+		if who.Role.Permissions()&(1<<i) != 0 {
+			m.Scopes = append(m.Scopes, scope{name, meanings()[i]})
+		}
+	}
 	for _, s := range d.sessions.list(who.Account, m.Now) {
 		m.Sessions = append(m.Sessions, mySession{s.key.public(), s.From, s.Agent, s.Began, s.Seen, s.key == who.session})
 	}
