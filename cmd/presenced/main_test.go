@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"presenced/aes"
+	"presenced/aggregator/directory"
 	"presenced/aggregator/presence"
 	"presenced/aggregator/store"
 	"presenced/bridges/mqtt"
@@ -26,6 +27,7 @@ import (
 	"presenced/bridges/web"
 	"presenced/bridges/webhook"
 	"presenced/bridges/xmpp"
+	"presenced/docs"
 	"presenced/domino"
 	"presenced/exchange"
 	"presenced/fixtures"
@@ -277,6 +279,33 @@ func TestPolicyIsDocumented(t *testing.T) {
 		if key := f.Tag.Get("yaml"); !strings.Contains(table, "`"+key+"`") {
 			t.Errorf("knob %s is missing", key)
 		}
+	}
+}
+
+// TestDocumentedFiles: what the operator's guide shows of a configuration is right, and so
+// are the people beside it.
+func TestDocumentedFiles(t *testing.T) {
+	guide, _ := docs.Read("operating")
+	blocks := strings.Split(guide, "```yaml\n")[1:]
+	if len(blocks) < 4 {
+		t.Errorf("%d blocks of YAML: are they written otherwise now?", len(blocks))
+	}
+	for _, block := range blocks {
+		block, _, _ = strings.Cut(block, "```")
+		if !strings.Contains(block, "directory:") {
+			block = "directory: {files: [people.yaml]}\n" + block
+		}
+		if err := config.Parse("operating.md", []byte(block), new(Config)); err != nil {
+			t.Errorf("%v in\n%s", err, block)
+		}
+	}
+	data, err := os.ReadFile("../../docs/people.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	people, err := directory.ParseFile("people.yaml", data)
+	if err != nil || len(people) != 2 || len(people[0].Subjects) != 6 {
+		t.Errorf("%+v, %v", people, err)
 	}
 }
 
