@@ -127,6 +127,7 @@ func populated(t *testing.T) *Site {
 	w := town()
 	w.join(person("21599", "Maria-Magdalena Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtin", "21599", "Strategic Partnerships, Business Development and Alliances"))
 	now := time.Now()
+	w.says("21599", "aes-cm1", span(presence.PhoneIdle, now, "tel:21599"))
 	var rack *rack
 	s := guardedFor(t, w, func(_ *Config, p *Parts) {
 		e := newEstate(t, w, nil)

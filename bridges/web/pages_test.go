@@ -331,6 +331,7 @@ func TestSources(t *testing.T) {
 		{Name: "aes-cm2", Kind: aggregator.KindSource, Status: presence.Status{Phase: presence.PhaseSyncing, Done: 3210, Total: 9000, Unmonitored: map[string]string{"tel:1": "no licence"}}},
 		{Name: "domino-apps", Kind: aggregator.KindSource, Status: presence.Status{Phase: presence.PhaseStale, LastError: "401 Unauthorized"}, NextTry: time.Now().Add(time.Minute)},
 		{Name: "store", Kind: aggregator.KindStore, Status: presence.Status{Phase: presence.PhaseDegraded, Detail: "The disk is full.", LastError: "no space left"}},
+		{Name: "crm", Kind: aggregator.KindBridge, Status: presence.Status{Phase: presence.PhaseDegraded, Detail: "crm: no route; 3 people wait", LastError: "no route"}},
 		{Name: "journal", Kind: aggregator.KindStore, Status: presence.Status{Phase: presence.PhaseLive}},
 		{Name: "sip-lab", Kind: aggregator.KindBridge, Status: presence.Status{Phase: presence.PhaseDisabled}},
 	}
@@ -340,12 +341,13 @@ func TestSources(t *testing.T) {
 	for _, n := range page.class("source") {
 		order = append(order, attr(n, "id"))
 	}
-	if diff := cmp.Diff([]string{"part-domino-apps", "part-store", "part-aes-cm2", "part-aes-cm1", "part-journal", "part-sip-lab"}, order); diff != "" {
+	if diff := cmp.Diff([]string{"part-domino-apps", "part-crm", "part-store", "part-aes-cm2", "part-aes-cm1", "part-journal", "part-sip-lab"}, order); diff != "" {
 		t.Errorf("order (-want +got)\n%s", diff)
 	}
 	for id, want := range map[string]string{
 		"part-domino-apps": "401 Unauthorized The next attempt is at",
 		"part-store":       "The disk is full. no space left.",
+		"part-crm":         "crm: no route; 3 people wait Details",
 		"part-aes-cm2":     "3,210 of 9,000 1 cannot be covered",
 		"part-aes-cm1":     "4,120 of 4,120 monitored 1,204 reports frames malformed: 2",
 	} {
@@ -359,7 +361,7 @@ func TestSources(t *testing.T) {
 	}
 
 	rec := get(t, s, "/healthz")
-	want := `{"degraded":["aes-cm2","domino-apps","store"],"status":"degraded"}`
+	want := `{"degraded":["aes-cm2","domino-apps","store","crm"],"status":"degraded"}`
 	if got := strings.Join(strings.Fields(rec.Body.String()), ""); rec.Code != http.StatusOK || got != want {
 		t.Errorf("healthz %d %s, want %s", rec.Code, got, want)
 	}

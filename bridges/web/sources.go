@@ -354,7 +354,7 @@ func troubleOf(h *aggregator.Health, at func(time.Time) moment) *trouble {
 	if t.What == "" {
 		t.What = "Not there yet."
 	}
-	if t.More == t.What {
+	if strings.Contains(t.What, t.More) {
 		t.More = ""
 	}
 	if t.More != "" && !strings.HasSuffix(t.More, ".") {

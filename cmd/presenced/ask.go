@@ -140,9 +140,12 @@ func (s *Server) refused(res *http.Response, data []byte) error {
 		return fmt.Errorf("%s answers %s", s.name(), res.Status)
 	}
 	text := problem.Detail
+	if len(problem.Errors) > 0 && text == "validation failed" { // they say it themselves
+		text = ""
+	}
 	for _, e := range problem.Errors {
 		if !strings.Contains(text, e.Message) {
-			text += "\n" + strings.TrimSpace(e.Location+" "+e.Message)
+			text = strings.TrimPrefix(text+"\n"+strings.TrimSpace(e.Location+" "+e.Message), "\n")
 		}
 	}
 	if res.StatusCode == http.StatusUnauthorized && s.TokenFile == "" {

@@ -109,6 +109,8 @@ func TestCommandsOverTheNetwork(t *testing.T) {
 	for _, c := range []struct{ args, token, want string }{
 		{"set alder dnd", few, "that takes the permission write:own or write:presence"},
 		{"audit", few, "that takes the permission read:audit"},
+		{"board --state asleep", few, "presenced: query.state expected value to be one of"},
+		{"explain alder --at yesterday", few, "presenced: --at yesterday: want a moment such as"},
 		{"set alder dnd", "", "sign in first, or send an API token"},
 		{"set alder dnd", s.write("wrong", "pd_nothing"), "the API token is wrong, over or revoked"},
 		{"set alder dnd", filepath.Join(s.dir, "none"), "--token-file"},

@@ -28,6 +28,11 @@ type ExplainCommand struct {
 
 // Run implements the command.
 func (c *ExplainCommand) Run(ctx context.Context, term *Terminal) error {
+	if c.At != "" {
+		if _, err := time.Parse(time.RFC3339, c.At); err != nil {
+			return fmt.Errorf("--at %s: want a moment such as 2026-11-20T10:05:00Z, or 2026-11-20T11:05:00+01:00", c.At)
+		}
+	}
 	path := "/people/" + url.PathEscape(c.Person) + "/explain?" + given(url.Values{"at": {c.At}})
 	var e web.Reasoning
 	if err := c.askFor(ctx, pastTime, http.MethodGet, path, nil, &e); err != nil {
