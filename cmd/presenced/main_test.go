@@ -342,6 +342,12 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+func TestNoCommand(t *testing.T) {
+	if code, out, errs := command(t); code != exitOK || !strings.Contains(out, "serve --config=FILE") || errs != "" {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if code, out, _ := command(t, "version"); code != 0 || !strings.HasPrefix(out, "presenced ") {
 		t.Errorf("exit %d, %q", code, out)
