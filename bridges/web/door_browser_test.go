@@ -81,7 +81,7 @@ func TestBrowserSignIn(t *testing.T) {
 	b.look("me-wide", 2560, 1200, "light")
 	b.do(chromedp.EmulateViewport(1440, 1700))
 	b.do(chromedp.Click(`#waiting .btn.primary`))
-	b.until(`document.querySelector('#done')?.textContent === 'jid:leila@example.org: all that is not private.' && document.querySelector('#waiting') === null`)
+	b.until(`document.querySelector('#done')?.textContent === 'jid:leila@example.org now sees: all that is not private.' && document.querySelector('#waiting') === null`)
 	b.eval(`document.querySelector('input[name=state][value=away]').click()`)
 	b.eval(`document.querySelector('input[name=for][value="30m"]').click()`)
 	b.do(chromedp.Click(`form[action$="/presence"] .btn.primary`))

@@ -89,7 +89,7 @@ func (s *Site) setRule(r *http.Request, self presence.ID) (string, error) {
 	if err := level.UnmarshalText([]byte(form.Get("level"))); err != nil {
 		return "", fmt.Errorf("%w what they see: %w", errChoice, err)
 	}
-	told := whom + ": " + lowered(levelWords(level)) + "."
+	told := whom + " now sees: " + lowered(levelWords(level)) + "."
 	if audience.Kind != access.ForWatcher {
 		return told, s.parts.Access.Set(r.Context(), by, access.Rule{Of: self, For: audience, Level: level})
 	}
@@ -349,7 +349,7 @@ func levelWords(l presence.Level) string {
 	case presence.LevelConfirm:
 		return "Nothing, until you decide"
 	default:
-		return "Nothing: they see you offline"
+		return "Nothing, and you as offline"
 	}
 }
 

@@ -132,16 +132,16 @@ func TestMe(t *testing.T) {
 			t.Errorf("%s %s: %d, want %d and %q", path, form.Encode(), got, code, want)
 		}
 	}
-	do("/me/rules", url.Values{"kind": {"watcher"}, "name": {"web:anyone"}, "level": {"block"}}, 303, "web:anyone: nothing: they see you offline.")
+	do("/me/rules", url.Values{"kind": {"watcher"}, "name": {"web:anyone"}, "level": {"block"}}, 303, "web:anyone now sees: nothing, and you as offline.")
 	if got := row(); got != "Offline" {
 		t.Errorf("who is blocked sees %q", got)
 	}
 	do("/me/rules", url.Values{"kind": {"watcher"}, "name": {"web:anyone"}, "level": {"clear"}}, 303, "The rule is gone: web:anyone.")
-	do("/me/rules", url.Values{"kind": {"default"}, "name": {"ignored"}, "level": {"status"}}, 303, "Everybody else: the state only.")
+	do("/me/rules", url.Values{"kind": {"default"}, "name": {"ignored"}, "level": {"status"}}, 303, "Everybody else now sees: the state only.")
 	if got := row(); got != "Busy" {
 		t.Errorf("at level status one sees %q", got)
 	}
-	do("/me/rules", url.Values{"kind": {"group"}, "name": {"Finance"}, "level": {"full"}}, 303, "The group Finance: all that is not private.")
+	do("/me/rules", url.Values{"kind": {"group"}, "name": {"Finance"}, "level": {"full"}}, 303, "The group Finance now sees: all that is not private.")
 	do("/me/rules", url.Values{"kind": {"domain"}, "name": {"a b"}, "level": {"full"}}, 422, "cannot be taken as a domain")
 	do("/me/rules", url.Values{"kind": {"planet"}, "level": {"full"}}, 422, "choose whom the rule is for")
 	do("/me/rules", url.Values{"kind": {"default"}, "level": {"everything"}}, 422, "choose what they see")
