@@ -82,7 +82,7 @@ func (c *DemoCommand) Run(ctx context.Context, term *Terminal) error {
 	tell := func(link string) {
 		defer close(introduced)
 		fmt.Fprintf(term.Out, "  To change something there, make yourself its administrator: %s\n\n"+
-			"  From another terminal: presenced board --socket %s\n\n", link, cfg.Control.Socket)
+			"  From another terminal: %s board --socket %s\n\n", link, os.Args[0], cfg.Control.Socket)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, cfg, tell, log, &narrator{o, term.Out, introduced}) })
