@@ -587,8 +587,8 @@ func TestRecovery(t *testing.T) {
 		}
 		s.connect()
 		s.run(time.Second)
-		if s.count("MonitorStart") != 1 {
-			t.Errorf("asked %q", s.asked())
+		if got := s.asked(); !slices.Contains(got, "MonitorStart 4750") { // in it nothing is monitored
+			t.Errorf("asked %q", got)
 		}
 	})
 	t.Run("many left meanwhile", func(t *testing.T) {
@@ -615,6 +615,37 @@ func TestRecovery(t *testing.T) {
 			t.Errorf("the monitor of the leaver is kept: %q", s.asked())
 		}
 	})
+	t.Run("someone left meanwhile, of a server that does not list its monitors", func(t *testing.T) {
+		s := live(t, "4750", "4751")
+		s.disconnect()
+		s.cover("4750")
+		s.answer = func(root, ext string) string {
+			if root == "MonitorStart" && ext == "" {
+				return failure("operation", "serviceNotSupported")
+			}
+			return ""
+		}
+		s.connect()
+		s.run(time.Second)
+		if s.count("MonitorStop") != 1 || len(s.monitors) != 1 {
+			t.Errorf("the monitor of the leaver is kept: %q", s.asked())
+		}
+	})
+}
+
+// The server is told how long to keep the monitors without a connection: that is the
+// time in which the session can be taken up again.
+func TestLoginAsksForTheTimesOfTheSession(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.CleanupDelay, c.SessionDuration = 90*time.Second, 2*time.Minute })
+	for range 2 { // a recovery too
+		s.connect()
+		login := s.got[0].xml
+		if delay, duration := text(element("sessionCleanupDelay"), login), text(element("requestedSessionDuration"), login); delay != "90" || duration != "120" {
+			t.Errorf("asks for a clean-up delay of %q, a duration of %q", delay, duration)
+		}
+		s.disconnect()
+		s.asked()
+	}
 }
 
 func TestStop(t *testing.T) {
@@ -775,6 +806,13 @@ func TestRefusals(t *testing.T) {
 			s.want(want...)
 			if why := s.link.Status().Unmonitored["4750"]; !strings.Contains(why, tc.why) || (why == "") != (tc.why == "") {
 				t.Errorf("why: %q", why)
+			}
+			if tc.again == retryRefused { // what a person must put right is not asked for all the time
+				s.asked()
+				s.run(tc.again - 10*time.Second)
+				if got := s.asked(); slices.ContainsFunc(got, func(r string) bool { return strings.HasSuffix(r, " 4750") }) {
+					t.Errorf("asked %q", got)
+				}
 			}
 			refuse = false
 			s.run(tc.again)
@@ -950,6 +988,24 @@ func TestSwitchLinkDown(t *testing.T) {
 	}
 }
 
+// Without its link to the switch a server has no answers about stations, only refusals.
+func TestNothingIsAskedWithoutTheLinkToTheSwitch(t *testing.T) {
+	s := live(t, "4750")
+	s.status("disabled", "CM1 tlinkDown")
+	s.run(0)
+	s.asked()
+	s.cover("4750", "4751")
+	s.run(20 * time.Second)
+	if got := s.asked(); len(got) != 0 {
+		t.Errorf("asked %q", got)
+	}
+	s.status("normal", "CM1 tlinkUp")
+	s.run(time.Second)
+	if got := s.asked(); !slices.Contains(got, "MonitorStart 4751") {
+		t.Errorf("asked %q", got)
+	}
+}
+
 func TestSystemStatusIsAcknowledgedUnderItsID(t *testing.T) {
 	s := live(t)
 	s.status("normal", "")
@@ -1029,6 +1085,12 @@ func TestServerEndsTheSession(t *testing.T) {
 	err := s.link.Err()
 	if err == nil || presence.IsPermanent(err) || !strings.Contains(err.Error(), "sessionTimerExpired") || strings.Contains(err.Error(), "SECRET") {
 		t.Error(err)
+	}
+	s.disconnect()
+	s.asked()
+	s.connect()
+	if got := text(element("sessionID"), s.got[0].xml); got != "" {
+		t.Error("asks for a session that has ended")
 	}
 }
 
@@ -1236,6 +1298,21 @@ func TestSnapshotFailsWhileItIsNeeded(t *testing.T) {
 	s.answer = nil
 	s.run(10 * time.Minute)
 	s.want("4750: idle")
+}
+
+// However long a snapshot fails, it is tried again every five minutes.
+func TestRetriesGoOn(t *testing.T) {
+	s := live(t, "4750")
+	s.answer = func(root, _ string) string {
+		return map[string]string{"SnapshotDevice": failure("operation", "generic")}[root]
+	}
+	s.status("messagesLost", "")
+	s.run(2 * time.Hour)
+	s.asked()
+	s.run(time.Hour)
+	if n := s.count("SnapshotDevice"); n != int(time.Hour/retryLongest) {
+		t.Errorf("tried %d times in an hour", n)
+	}
 }
 
 func TestMalformedMessages(t *testing.T) {
@@ -1488,6 +1565,10 @@ func TestOverload(t *testing.T) {
 	}
 	s.status("overloadRelieved", "")
 	s.run(time.Minute)
+	if s.link.slow != 1 {
+		t.Errorf("not as fast as before: %d", s.link.slow)
+	}
+	s.phase(presence.PhaseLive)
 	s.status("overloadImminent", "")
 	s.status("normal", "")
 	s.run(time.Minute)
@@ -1495,6 +1576,25 @@ func TestOverload(t *testing.T) {
 		t.Errorf("not as fast as before: %d", s.link.slow)
 	}
 	s.phase(presence.PhaseLive)
+}
+
+func TestOverloadStopsThePolls(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.FeaturePoll, c.FeatureRound = 100*time.Millisecond, 0 })
+	s.cover("4750", "4751")
+	s.connect()
+	s.run(5 * time.Second)
+	s.status("overloadReached", "")
+	s.run(time.Second) // what waits already
+	s.asked()
+	s.run(quietAfter - 2*time.Second) // then it is asked how it fares
+	if n := s.count("GetDoNotDisturb"); n != 0 {
+		t.Errorf("asked %d times", n)
+	}
+	s.status("overloadRelieved", "")
+	s.run(time.Minute)
+	if n := s.count("GetDoNotDisturb"); n < 100 {
+		t.Errorf("asked %d times when it was over", n)
+	}
 }
 
 func TestServerWithoutAnswersToOneService(t *testing.T) {
