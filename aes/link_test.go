@@ -1208,6 +1208,22 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
+// Of very many who are not covered some are named, and all are counted.
+func TestManyAreNotCovered(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.Capacity = 1 })
+	var all []string
+	for i := range presence.MaxUnmonitored + 2 {
+		all = append(all, fmt.Sprint(40000+i))
+	}
+	s.cover(all...)
+	s.connect()
+	s.run(time.Second)
+	st := s.link.Status()
+	if st.Uncovered != presence.MaxUnmonitored+1 || len(st.Unmonitored) != presence.MaxUnmonitored {
+		t.Errorf("%d not covered, %d named", st.Uncovered, len(st.Unmonitored))
+	}
+}
+
 // Without a rate only the requests under way are bounded.
 func TestUnthrottled(t *testing.T) {
 	s := newServer(t, func(c *Config) { c.Rate = 0 })
@@ -1576,6 +1592,34 @@ func TestOverload(t *testing.T) {
 		t.Errorf("not as fast as before: %d", s.link.slow)
 	}
 	s.phase(presence.PhaseLive)
+}
+
+// A server that is busy says so in its refusals: it is asked less, half as often with
+// each, and nobody is refused for it.
+func TestBusyServerIsAskedLess(t *testing.T) {
+	s := newServer(t, nil)
+	s.answer = func(root, _ string) string {
+		if root == "GetThirdPartyDeviceId" {
+			return failure("systemResourceAvailibility", "resourceBusy")
+		}
+		return ""
+	}
+	var all []string
+	for i := range 200 {
+		all = append(all, fmt.Sprint(4000+i))
+	}
+	s.cover(all...)
+	s.connect()
+	s.run(10 * time.Second)
+	if n := s.count("GetThirdPartyDeviceId"); n > 100 { // of 500 that the rate allows
+		t.Errorf("asked %d times in 10 s", n)
+	}
+	s.answer = nil
+	s.run(10 * time.Minute)
+	s.phase(presence.PhaseLive)
+	if n := len(s.said()); n != 200 || len(s.link.Status().Unmonitored) != 0 {
+		t.Errorf("%d of 200 are known", n)
+	}
 }
 
 func TestOverloadStopsThePolls(t *testing.T) {

@@ -111,6 +111,10 @@ func TestExpired(t *testing.T) {
 	if s.Availability != presence.Busy || !next.Equal(noon) {
 		t.Errorf("a second before: %s until %s", s.Availability, next)
 	}
+	r.Spans = nil // a source that knew nothing: then nothing was ever known
+	if s, _ := presence.DefaultPolicy().Decide("x", []presence.Report{r}, noon); s.Availability != presence.Unknown {
+		t.Errorf("a report that said nothing expired: %s by %s", s.Availability, s.Why.Rule)
+	}
 }
 
 // A call counts after two seconds of dialing and a second after it ended; the
