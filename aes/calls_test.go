@@ -171,6 +171,9 @@ func scenarios() map[string][]step {
 			{ev(csta.Established, "1", bob, bob, own, connected), "connected"},
 			hangsUp("1", "idle"),
 		},
+		"waits in a queue, and the switch calls that a state of its own": {
+			offHook, dials, {ev(csta.Queued, "1", own, "4790:CM1::0", own, csta.StateQueued), "connected"}, hangsUp("1", "idle"),
+		},
 		"device IDs in other letters and with an address": {
 			{ev(csta.Delivered, "1", "4750:cm1:192.0.2.1:0", "4750:cm1::0", ann, alerting), "ringing"},
 			{ev(csta.Established, "1", "4750:CM1:192.0.2.1:1", "4750:CM1::0", ann, connected), "connected"},

@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -205,6 +206,8 @@ func TestManualLife(t *testing.T) {
 		{Fact: presence.CalendarMeeting, From: noon.Add(-time.Hour), Until: noon.Add(time.Hour)},
 		{Fact: presence.OffHours, From: noon.Add(5 * time.Hour), Until: noon.Add(20 * time.Hour)},
 	}}
+	over := event // as of a calendar that was read too long ago
+	over.Expires = noon
 	for _, c := range []struct {
 		fact    presence.Fact
 		reports []presence.Report
@@ -215,6 +218,7 @@ func TestManualLife(t *testing.T) {
 		{presence.ManualAvailable, nil, 8 * time.Hour},
 		{presence.ManualAvailable, []presence.Report{event}, time.Hour},
 		{presence.ManualAvailable, []presence.Report{{Spans: event.Spans[1:]}}, 5 * time.Hour},
+		{presence.ManualAvailable, []presence.Report{over}, 8 * time.Hour},
 	} {
 		if got := presence.ManualLife(c.fact, c.reports, noon).Sub(noon); got != c.want {
 			t.Errorf("%s: %s, want %s", c.fact, got, c.want)
@@ -261,7 +265,10 @@ func TestCheckReport(t *testing.T) {
 	for name, spoil := range map[string]func(*presence.Report){
 		"source": func(r *presence.Report) { r.Source = "" }, "subject": func(r *presence.Report) { r.Subject.Value = "" },
 		"time": func(r *presence.Report) { r.At = time.Time{} }, "fact": func(r *presence.Report) { r.Spans[0].Fact = presence.Expired },
-		"spans": func(r *presence.Report) { r.Spans = make([]presence.Span, presence.MaxSpans+1) },
+		"spans":        func(r *presence.Report) { r.Spans = make([]presence.Span, presence.MaxSpans+1) },
+		"long subject": func(r *presence.Report) { r.Subject.Value = strings.Repeat("x", presence.MaxText+1) },
+		"long note":    func(r *presence.Report) { r.Spans[0].Note = strings.Repeat("x", presence.MaxText+1) },
+		"long contact": func(r *presence.Report) { r.Spans[0].Contact = strings.Repeat("x", presence.MaxText+1) },
 	} {
 		r := hold("a", presence.PhoneIdle)
 		spoil(&r)
