@@ -112,6 +112,14 @@ func TestDoubts(t *testing.T) {
 			doubts(ev(csta.ConnectionCleared, "2", ann, bob, "", connected), "conference connected"),
 			hears(ev(csta.ConnectionCleared, "2", ann, ann, "", connected), "connected"),
 		},
+		"no call ID, and one call: it is meant": {
+			rings(alerting), hears(ev(csta.ConnectionCleared, "", own, own, "", null), "idle"),
+		},
+		"no call ID, and two calls": {
+			rings(alerting), answers,
+			hears(ev(csta.Delivered, "2", own, own, bob, alerting), "connected ringing"),
+			doubts(ev(csta.ConnectionCleared, "", own, own, "", null), "connected ringing"),
+		},
 		"on hold here, and cleared by the other, without a state": {
 			hears(ev(csta.ServiceInitiated, "1", own, own, "", initiated), "dialing"),
 			hears(ev(csta.Originated, "1", own, "", own, none), "dialing"),
