@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -217,6 +218,37 @@ func TestRestoreHistory(t *testing.T) {
 		ann, _ := h.Explain("ann", time.Time{})
 		if ben, _ := h.State("ben"); ann.State.Availability != presence.Busy || len(ann.Sources) != 1 || ben.Availability != presence.Unknown {
 			t.Errorf("ann is %s by %d reports, ben is %s", ann.State.Availability, len(ann.Sources), ben.Availability)
+		}
+	})
+}
+
+// What is set by hand has a bucket of its own, where it may be cleared by now: among the
+// reports it does not count.
+func TestRestoreLeavesManualAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports, states := &memory{}, &memory{}
+		r := aggregator.NewRecorder(reports, states, quiet)
+		h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+		h.SetDirectory(office("ann"), time.Now())
+		if err := h.Report(t.Context(), about(extension(0), presence.PhoneIdle)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range maps.Clone(reports.held) {
+			owner, _, _ := strings.Cut(key, ".")
+			if err := reports.Put(t.Context(), owner+".X", []byte(strings.NewReplacer(`"aes"`, `"manual"`, `"phone-idle"`, `"manual-dnd"`).Replace(string(value)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h = aggregator.NewHub(presence.DefaultPolicy(), aggregator.NewRecorder(reports, states, quiet), quiet)
+		h.SetDirectory(office("ann"), time.Now())
+		if _, err := h.Restore(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := h.Explain("ann", time.Time{}); len(reports.held) != 2 || len(e.Sources) != 1 || e.State.Availability != presence.Available {
+			t.Errorf("of %d reports came back %+v, ann is %s", len(reports.held), e.Sources, e.State.Availability)
 		}
 	})
 }
