@@ -177,7 +177,7 @@ func scenarios() map[string][]step {
 		"device IDs in other letters and with an address": {
 			{ev(csta.Delivered, "1", "4750:cm1:192.0.2.1:0", "4750:cm1::0", ann, alerting), "ringing"},
 			{ev(csta.Established, "1", "4750:CM1:192.0.2.1:1", "4750:CM1::0", ann, connected), "connected"},
-			{ev(csta.ConnectionCleared, "1", "4750:cm1::0", "4750:cm1::0", "", null), "idle"},
+			{ev(csta.ConnectionCleared, "1", "4750:cm1:192.0.2.1:1", "4750:cm1:192.0.2.1:1", "", null), "idle"},
 		},
 		"events come twice": {
 			rings("1"), rings("1"), answers("1"), answers("1"), hangsUp("1", "idle"), hangsUp("1", "idle"),
