@@ -269,6 +269,33 @@ func TestHeldBackIsExplained(t *testing.T) {
 	}
 }
 
+// What is held back says at once that its source is lost, and that it is back.
+func TestDoubtDoesNotWait(t *testing.T) {
+	d := newDamped(func(k *presence.Setting) { k.FlapLimit = 1 })
+	for i, f := range []presence.Fact{presence.PhoneConnected, presence.PhoneIdle, presence.PhoneConnected, presence.PhoneIdle} {
+		d.until(clock(9, 0, 10*i))
+		d.says("aes", f)
+	}
+	stale := func(at time.Time, availability presence.Availability, want bool) {
+		t.Helper()
+		d.until(at)
+		if s, _ := d.core.State("ann"); s.Availability != availability || s.Overlays.Has(presence.OverlayStale) != want {
+			t.Errorf("at %s: %s %s, stale should be %v", at.Format(time.TimeOnly), s.Availability, s.Overlays.Names(), want)
+		}
+	}
+	stale(clock(9, 0, 40), presence.Busy, false)
+	if told := d.core.Lost("aes", d.now); len(told) != 1 {
+		t.Errorf("watchers are told of %d changes", len(told))
+	}
+	stale(clock(9, 0, 40), presence.Busy, true)
+	stale(clock(9, 0, 50), presence.Busy, true)
+	d.says("aes", presence.PhoneIdle)
+	stale(clock(9, 0, 50), presence.Busy, false)
+	d.core.Lost("aes", d.now)
+	stale(clock(9, 1, 19), presence.Busy, true)
+	stale(clock(9, 1, 20), presence.Unavailable, false) // harder to reach: at once, when the grace is over
+}
+
 // Another policy, another directory and a restart are no flapping: nothing waits.
 func TestNothingWaitsForTheAdministrator(t *testing.T) {
 	restless := func() *damped {
