@@ -199,6 +199,30 @@ func TestDirectoryChanges(t *testing.T) {
 	})
 }
 
+// Where an extension is given to somebody else, both stay: what its phone said counts
+// for nobody, until the phone speaks again.
+func TestExtensionChangesHands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := aggregator.NewHub(presence.DefaultPolicy(), nil, quiet)
+		h.SetDirectory(office("ann", "ben", "cat"), time.Now())
+		if err := h.Report(t.Context(), about(extension(0), presence.PhoneConnected)); err != nil {
+			t.Fatal(err)
+		}
+		h.SetDirectory(office("ben", "ann", "cat"), time.Now())
+		for _, id := range []presence.ID{"ann", "ben"} {
+			if s, _ := h.State(id); s.Availability != presence.Unknown {
+				t.Errorf("%s is %s by the call of an extension that changed hands", id, s.Availability)
+			}
+		}
+		if err := h.Report(t.Context(), about(extension(0), presence.PhoneIdle)); err != nil {
+			t.Fatal(err)
+		}
+		if s, _ := h.State("ben"); s.Availability != presence.Available {
+			t.Errorf("ben is %s at the phone that is now theirs", s.Availability)
+		}
+	})
+}
+
 // memory is a Memory and an Archive in memory that can be told to fail.
 type memory struct {
 	mu    sync.Mutex
