@@ -1295,6 +1295,30 @@ func TestStuckCall(t *testing.T) {
 	}
 }
 
+// A call is asked about four hours after its last event, not after its first.
+func TestCallThatGoesOnIsNotAskedAbout(t *testing.T) {
+	s := live(t, "4750")
+	s.rings("4750")
+	s.answers("4750")
+	s.run(2 * time.Hour)
+	s.station = func(string) string { return talking }
+	s.callEvent("HeldEvent", "4750", "heldConnection", "holdingDevice", "hold")
+	s.callEvent("RetrievedEvent", "4750", "retrievedConnection", "retrievingDevice", "connected")
+	s.run(stuckAfter - time.Minute)
+	if n := s.count("SnapshotDevice"); n != 0 {
+		t.Errorf("asked %d times", n)
+	}
+	s.run(2 * time.Minute)
+	if n := s.count("SnapshotDevice"); n != 1 {
+		t.Errorf("asked %d times after four hours", n)
+	}
+	s.said()
+	s.run(stuckAfter) // it goes on
+	if n := s.count("SnapshotDevice"); n != 2 || len(s.said()) != 0 {
+		t.Errorf("asked %d times after eight hours", n)
+	}
+}
+
 func TestSnapshotFailsWhileItIsNeeded(t *testing.T) {
 	s := live(t, "4750")
 	s.rings("4750")

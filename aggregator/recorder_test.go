@@ -111,8 +111,8 @@ func TestReviveLate(t *testing.T) {
 		if s, _ := h.State("ann"); s.Availability != presence.Available {
 			t.Errorf("ann is %s by an old report", s.Availability)
 		}
-		if s, _ := h.State("ben"); s.Availability != presence.Busy {
-			t.Errorf("ben is %s, the store said busy", s.Availability)
+		if s, _ := h.State("ben"); s.Availability != presence.Busy || !s.Overlays.Has(presence.OverlayStale) {
+			t.Errorf("ben is %s %s, the store said busy, which is in doubt", s.Availability, s.Overlays.Names())
 		}
 	})
 }
@@ -249,6 +249,40 @@ func TestRestoreLeavesManualAside(t *testing.T) {
 		}
 		if e, _ := h.Explain("ann", time.Time{}); len(reports.held) != 2 || len(e.Sources) != 1 || e.State.Availability != presence.Available {
 			t.Errorf("of %d reports came back %+v, ann is %s", len(reports.held), e.Sources, e.State.Availability)
+		}
+	})
+}
+
+// A report that cannot be read is left out; what else is kept of the person comes back.
+func TestRestoreAroundDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports, states := &memory{}, &memory{}
+		r := aggregator.NewRecorder(reports, states, quiet)
+		h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+		h.SetDirectory(office("ann", "ben"), time.Now())
+		for i := range 2 {
+			if err := h.Report(t.Context(), about(extension(i), presence.PhoneConnected)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for key := range maps.Clone(reports.held) {
+			owner, _, _ := strings.Cut(key, ".")
+			if err := errors.Join(reports.Put(t.Context(), owner+".0", []byte(`{"source":`)), states.Put(t.Context(), owner, []byte("]"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h = aggregator.NewHub(presence.DefaultPolicy(), aggregator.NewRecorder(reports, states, quiet), quiet)
+		h.SetDirectory(office("ann", "ben"), time.Now())
+		if n, err := h.Restore(t.Context(), time.Now()); n != 2 || err != nil {
+			t.Errorf("%d people came back: %v", n, err)
+		}
+		for _, id := range []presence.ID{"ann", "ben"} {
+			if s, _ := h.State(id); s.Availability != presence.Busy {
+				t.Errorf("%s is %s", id, s.Availability)
+			}
 		}
 	})
 }
