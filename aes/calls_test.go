@@ -382,6 +382,11 @@ func TestFeaturesAndService(t *testing.T) {
 			m.askForward()
 			return m.forwardAnswer([]csta.Forwarding{{Type: "forwardBusy", On: csta.Yes}, {Type: "forwardImmediate", On: csta.Yes}}, now)
 		}, "forwarded idle"},
+		{"forwarding asked, an event in between", func() bool {
+			m.askForward()
+			m.forwardEvent(csta.Forwarding{Type: "forwardImmediate", On: csta.Yes}, now)
+			return m.forwardAnswer(nil, now)
+		}, "forwarded idle"},
 		{"none", func() bool { m.askForward(); return m.forwardAnswer(nil, now) }, "idle"},
 		{"out of service", func() bool { return m.service(true, now) }, "out-of-service"},
 		{"back", func() bool { return m.service(false, now) }, "idle"},
@@ -390,6 +395,9 @@ func TestFeaturesAndService(t *testing.T) {
 		{"a snapshot knows", func() bool { m.ask(); c, _ := m.snapshot(nil, "inService", now, now); return c }, "idle"},
 		{"a snapshot knows otherwise", func() bool { m.ask(); c, _ := m.snapshot(nil, "outOfService", now, now); return c }, "out-of-service"},
 		{"registered", func() bool { return m.registration(true, now) }, "idle"},
+		{"an agent, ready in one group and in a call of another", func() bool {
+			return m.agentAnswer([]csta.Agent{{LoggedOn: csta.Yes, States: []csta.AgentState{csta.AgentReady, csta.AgentBusy}}}, now)
+		}, "idle"},
 		{"unregistered in a call", func() bool {
 			e := ev(csta.Established, "1", own, own, ann, csta.StateConnected)
 			m.event(&e, now)

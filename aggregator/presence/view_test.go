@@ -133,56 +133,65 @@ func TestLowerTellsNoMore(t *testing.T) {
 	}
 }
 
+// accesses gives every access there is.
+func accesses() (all []presence.Access) {
+	for level := range presence.LevelFull + 1 {
+		for calendar := range presence.CalendarOpen + 1 {
+			for bits := range 4 {
+				all = append(all, presence.Access{Level: level, Calendar: calendar, Urgent: bits&1 != 0, Unknown: bits&2 != 0})
+			}
+		}
+	}
+	return all
+}
+
 // Whatever the access, no view has the private overlay; who may see nothing sees no
 // time; status tells no time and no reason; telephony no other channel.
 func TestWhatNoViewShows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawState(t)
-		a := presence.Access{
-			Level:    presence.Level(rapid.IntRange(0, int(presence.LevelFull)).Draw(t, "level")),
-			Calendar: presence.CalendarPrivacy(rapid.IntRange(0, int(presence.CalendarOpen)).Draw(t, "calendar")),
-			Urgent:   rapid.Bool().Draw(t, "urgent"), Unknown: rapid.Bool().Draw(t, "unknown"),
-		}
-		v := presence.View(s, a)
-		if v.Overlays.Has(presence.OverlayPrivate) {
-			t.Fatalf("%+v shows that an entry is private", a)
-		}
-		none := [presence.ChannelCount]presence.Channel{}
-		switch {
-		case !a.Shows():
-			want := presence.State{Person: "x", Availability: presence.Offline, Class: presence.Offline.Class()}
-			if a.Unknown {
-				want.Availability = presence.Unknown
+		for _, a := range accesses() {
+			v := presence.View(s, a)
+			if v.Overlays.Has(presence.OverlayPrivate) {
+				t.Fatalf("%+v shows that an entry is private", a)
 			}
-			if v != want {
-				t.Fatalf("%+v sees %+v", a, v)
-			}
-		case a.Level == presence.LevelStatus:
-			if v.Channels != none || !v.Since.IsZero() || !v.Until.IsZero() || v.Why != (presence.Reason{}) || v.Overlays&^presence.OverlayStale != 0 || v.Revision != 0 {
-				t.Fatalf("%+v sees %+v", a, v)
-			}
-			if v.Activity == presence.NoActivity && v.Class != v.Availability.Class() {
-				t.Fatalf("%+v tells more than the state by its class: %+v", a, v)
-			}
-			if v.Activity != presence.NoActivity && v.Activity != presence.ActivityUrgentOnly {
-				t.Fatalf("%+v sees %s", a, v.Activity)
-			}
-		case a.Level == presence.LevelTelephony:
-			v.Channels[presence.Phone] = presence.Channel{}
-			if v.Channels != none || v.Why != (presence.Reason{}) {
-				t.Fatalf("%+v sees %+v", a, v)
-			}
-		case a.Calendar == presence.CalendarHidden:
-			if v.Channels[presence.Calendar] != (presence.Channel{}) || v.Overlays.Has(presence.OverlayOutOfOffice) {
-				t.Fatalf("%+v sees %+v", a, v)
-			}
-			if s.Why.Fact == presence.CalendarMeeting.String() && (!v.Until.IsZero() || v.Why != (presence.Reason{})) {
-				t.Fatalf("%+v sees until when the meeting is: %+v", a, v)
-			}
-		case a.Calendar == presence.CalendarTimes:
-			c := v.Channels[presence.Calendar]
-			if !slices.Contains([]presence.ChannelState{presence.ChannelUnknown, presence.ChannelFree, presence.ChannelBusy}, c.State) || c.Contact != "" {
-				t.Fatalf("%+v sees %+v", a, c)
+			none := [presence.ChannelCount]presence.Channel{}
+			switch {
+			case !a.Shows():
+				want := presence.State{Person: "x", Availability: presence.Offline, Class: presence.Offline.Class()}
+				if a.Unknown {
+					want.Availability = presence.Unknown
+				}
+				if v != want {
+					t.Fatalf("%+v sees %+v", a, v)
+				}
+			case a.Level == presence.LevelStatus:
+				if v.Channels != none || !v.Since.IsZero() || !v.Until.IsZero() || v.Why != (presence.Reason{}) || v.Overlays&^presence.OverlayStale != 0 || v.Revision != 0 {
+					t.Fatalf("%+v sees %+v", a, v)
+				}
+				if v.Activity == presence.NoActivity && v.Class != v.Availability.Class() {
+					t.Fatalf("%+v tells more than the state by its class: %+v", a, v)
+				}
+				if v.Activity != presence.NoActivity && v.Activity != presence.ActivityUrgentOnly {
+					t.Fatalf("%+v sees %s", a, v.Activity)
+				}
+			case a.Level == presence.LevelTelephony:
+				v.Channels[presence.Phone] = presence.Channel{}
+				if v.Channels != none || v.Why != (presence.Reason{}) {
+					t.Fatalf("%+v sees %+v", a, v)
+				}
+			case a.Calendar == presence.CalendarHidden:
+				if v.Channels[presence.Calendar] != (presence.Channel{}) || v.Overlays.Has(presence.OverlayOutOfOffice) {
+					t.Fatalf("%+v sees %+v", a, v)
+				}
+				if s.Why.Fact == presence.CalendarMeeting.String() && (!v.Until.IsZero() || v.Why != (presence.Reason{})) {
+					t.Fatalf("%+v sees until when the meeting is: %+v", a, v)
+				}
+			case a.Calendar == presence.CalendarTimes:
+				c := v.Channels[presence.Calendar]
+				if !slices.Contains([]presence.ChannelState{presence.ChannelUnknown, presence.ChannelFree, presence.ChannelBusy}, c.State) || c.Contact != "" {
+					t.Fatalf("%+v sees %+v", a, c)
+				}
 			}
 		}
 	})
