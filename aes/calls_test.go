@@ -398,6 +398,9 @@ func TestFeaturesAndService(t *testing.T) {
 		{"an agent, ready in one group and in a call of another", func() bool {
 			return m.agentAnswer([]csta.Agent{{LoggedOn: csta.Yes, States: []csta.AgentState{csta.AgentReady, csta.AgentBusy}}}, now)
 		}, "idle"},
+		{"an agent who has logged off", func() bool {
+			return m.agentAnswer([]csta.Agent{{LoggedOn: csta.No, States: []csta.AgentState{csta.AgentReady}}}, now)
+		}, "idle"},
 		{"unregistered in a call", func() bool {
 			e := ev(csta.Established, "1", own, own, ann, csta.StateConnected)
 			m.event(&e, now)

@@ -403,6 +403,19 @@ func TestOptIn(t *testing.T) {
 	}
 }
 
+// TestBlockView shows who is blocked, and who waits, what the deployment chose.
+func TestBlockView(t *testing.T) {
+	for view, unknown := range map[string]bool{"offline": false, "unknown": true} {
+		s := open(t, nil, func(c *access.Config) { c.BlockView = view })
+		s.set(t, "ann/watcher id:ben/block", "ann/watcher id:cat/confirm")
+		for watcher, level := range map[string]presence.Level{"id:ben": presence.LevelBlock, "id:cat": presence.LevelConfirm} {
+			if got := s.Access(by(watcher), "ann"); got != (presence.Access{Level: level, Unknown: unknown}) {
+				t.Errorf("%s, %s: %+v", view, watcher, got)
+			}
+		}
+	}
+}
+
 // TestUnfit refuses what no rule can say, and writes nothing.
 func TestUnfit(t *testing.T) {
 	s := open(t, nil, nil)
