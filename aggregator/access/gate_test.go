@@ -45,6 +45,9 @@ func TestRestart(t *testing.T) {
 		time.Sleep(time.Minute)
 		s.Admit(by("jid:eve@x.org/phone"), "ann") // again: the same request
 		s.Dismiss(by("jid:eve@x.org"), "ann")     // the request stays
+		if all := s.Watchers("ann"); len(all) != 1 || all[0].Watcher != "jid:eve@x.org/phone" {
+			t.Errorf("%+v watch", all)
+		}
 		synctest.Wait()
 		stop()
 
@@ -329,6 +332,25 @@ func TestTooManyRequests(t *testing.T) {
 			t.Errorf("%d ask again", got)
 		}
 	})
+}
+
+// TestTooManyRequestsOfAll bounds what strangers can have kept of everybody together.
+func TestTooManyRequestsOfAll(t *testing.T) {
+	s := open(t, nil, nil)
+	s.set(t, "/default/confirm")
+	var people []presence.Person
+	for i := range access.MaxAllRequests/access.MaxRequests + 1 {
+		people = append(people, presence.Person{ID: presence.ID(fmt.Sprint(i))})
+	}
+	s.people.set(t, people...)
+	for _, p := range people {
+		for i := range access.MaxRequests {
+			s.Admit(by(fmt.Sprintf("jid:%d@x.org", i)), p.ID)
+		}
+	}
+	if n := len(s.Pending("")); n != access.MaxAllRequests || s.Status().Problems["requests without room"] != access.MaxRequests {
+		t.Errorf("%d requests, %+v", n, s.Status())
+	}
 }
 
 // TestFollow tells of whom watchers see something else by another directory, and of
