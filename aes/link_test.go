@@ -1062,7 +1062,13 @@ func TestServerStopsAMonitor(t *testing.T) {
 	s.said()
 	s.push(csta3("MonitorStop", "<monitorCrossRefID>"+s.monitors["4750"]+"</monitorCrossRefID>"))
 	s.want("4750: nothing")
+	stopped := s.now
 	s.run(2 * time.Second)
+	for _, sp := range s.reports[0].Spans { // of the call nothing is known since
+		if sp.Fact == presence.PhoneRinging && !sp.Until.Equal(stopped) {
+			t.Errorf("it rang until %s, and was heard of until %s", sp.Until, stopped)
+		}
+	}
 	s.want("4750: idle")
 	// Again and again: later each time.
 	s.got = nil
@@ -1261,6 +1267,48 @@ func TestEventBeforeTheAnswerThatNamesItsMonitor(t *testing.T) {
 	if n := s.link.Status().Problems["events without a monitor"]; n != 1 {
 		t.Errorf("%d events counted", n)
 	}
+}
+
+// An event whose monitor no answer ever names is counted, and forgotten.
+func TestEventWithoutAMonitor(t *testing.T) {
+	s := newServer(t, nil)
+	s.delay = time.Second
+	s.cover("4750")
+	s.connect()
+	s.run(2500 * time.Millisecond)
+	s.push(csta3("DeliveredEvent", "<monitorCrossRefID>999</monitorCrossRefID>"))
+	if n := s.link.Status().Problems["events without a monitor"]; n != 0 {
+		t.Errorf("%d events counted while an answer is on its way", n)
+	}
+	s.run(orphanLife)
+	if n := s.link.Status().Problems["events without a monitor"]; n != 1 || len(s.link.orphans) != 0 {
+		t.Errorf("%d events counted, %d kept", n, len(s.link.orphans))
+	}
+}
+
+// A reference that the server gives to a second monitor is lost to the first one, which
+// is started again.
+func TestServerGivesAReferenceTwice(t *testing.T) {
+	s := newServer(t, nil)
+	given := 0
+	s.answer = func(root, _ string) string {
+		if root == "MonitorStart" {
+			given++
+			if given <= 2 {
+				return csta3("MonitorStartResponse", "<monitorCrossRefID>7</monitorCrossRefID>")
+			}
+		}
+		return ""
+	}
+	s.cover("4750", "4751")
+	s.connect()
+	s.run(10 * time.Second)
+	if n := s.count("MonitorStart"); n != 3 || len(s.link.byCrossRef) != 2 {
+		t.Fatalf("asked %q", s.asked())
+	}
+	s.said()
+	s.rings("4750")
+	s.want("4750: ringing")
 }
 
 func TestSnapshotInParts(t *testing.T) {
