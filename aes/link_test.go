@@ -1327,6 +1327,15 @@ func TestSnapshotInParts(t *testing.T) {
 	s.want()
 	s.push(csta3("SnapshotDeviceData", "<serviceCrossRefID>77</serviceCrossRefID><lastSegment>true</lastSegment><snapshotData/>"))
 	s.want("4750: connected")
+	// One whose parts stay away is asked for again, and what was said is in doubt.
+	s.status("messagesLost", "")
+	s.run(time.Second)
+	s.asked()
+	s.run(answerWithin)
+	s.want("4750: connected, doubted 09:00:11 for 30s")
+	if n := s.count("SnapshotDevice"); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
 }
 
 func TestStuckCall(t *testing.T) {

@@ -77,7 +77,9 @@ func TestReviveLate(t *testing.T) {
 		h := aggregator.NewHub(presence.DefaultPolicy(), before, quiet)
 		h.SetDirectory(office("ann", "ben"), time.Now())
 		for i := range 2 {
-			if err := h.Report(t.Context(), about(extension(i), presence.PhoneConnected)); err != nil {
+			r := about(extension(i), presence.PhoneConnected)
+			r.At = r.At.Add(time.Hour) // by a clock that is set back before the restart
+			if err := h.Report(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -249,6 +251,35 @@ func TestRestoreLeavesManualAside(t *testing.T) {
 		}
 		if e, _ := h.Explain("ann", time.Time{}); len(reports.held) != 2 || len(e.Sources) != 1 || e.State.Availability != presence.Available {
 			t.Errorf("of %d reports came back %+v, ann is %s", len(reports.held), e.Sources, e.State.Availability)
+		}
+	})
+}
+
+// A prompt memory takes nothing of who has gone.
+type prompt struct{ *memory }
+
+// Put implements aggregator.Archive.
+func (m prompt) Put(ctx context.Context, key string, value []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return m.memory.Put(ctx, key, value)
+}
+
+// What was said last is written when the service stops.
+func TestRecorderWritesTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports := prompt{&memory{}}
+		r := aggregator.NewRecorder(reports, prompt{&memory{}}, quiet)
+		h := aggregator.NewHub(presence.DefaultPolicy(), r, quiet)
+		h.SetDirectory(office("ann"), time.Now())
+		stopped, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := h.Report(t.Context(), about(extension(0), presence.PhoneConnected)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Run(stopped); err != nil || len(reports.held) != 1 {
+			t.Errorf("%d reports are kept, %v", len(reports.held), err)
 		}
 	})
 }
