@@ -1440,6 +1440,18 @@ func TestMalformedMessages(t *testing.T) {
 	s.want("4751: ringing")
 }
 
+// The first two bytes of a frame are other than zero now and then, and mean nothing.
+func TestFrameOfAnotherVersion(t *testing.T) {
+	s := live(t, "4750")
+	s.link.Receive(csta.Frame{Version: 0x0100, InvokeID: csta.EventID, XML: []byte(csta3("DoNotDisturbEvent",
+		"<monitorCrossRefID>"+s.monitors["4750"]+"</monitorCrossRefID><doNotDisturbOn>true</doNotDisturbOn>"))}, s.now)
+	s.run(0)
+	s.want("4750: dnd idle")
+	if err := s.link.Err(); err != nil || s.link.Status().Problems["frames of another version"] != 1 {
+		t.Errorf("%v, %v", err, s.link.Status().Problems)
+	}
+}
+
 func TestMalformedAnswerFailsItsRequestOnly(t *testing.T) {
 	s := newServer(t, nil)
 	broken := true
