@@ -62,6 +62,20 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Another activity is a difference too; what was known of who left is none.
+func TestCompareActivities(t *testing.T) {
+	entries := []journal.Entry{
+		said(at(9, 0), "aes", presence.Span{Fact: presence.PhoneConnected, From: at(9, 0)}),
+		{At: at(9, 30), Kind: journal.Left, Person: "ann"},
+	}
+	plain := presence.DefaultPolicy()
+	plain.Shown = nil
+	got := journal.Compare("ann", entries, presence.DefaultPolicy(), plain, at(8, 0), at(12, 0))
+	if len(got) != 1 || got[0].WasWords != "busy/on-the-phone by on-the-phone" || got[0].WouldWords != "busy by on-the-phone" || !got[0].Until.Equal(at(9, 30)) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // memory is a Log in memory that can be told to fail.
 type memory struct {
 	mu    sync.Mutex
@@ -131,4 +145,25 @@ func TestLogDown(t *testing.T) {
 			t.Errorf("%d broken\n%s", broken, d)
 		}
 	})
+}
+
+// What waits for a log is bounded, and an entry about somebody else is not given.
+func TestEntriesAreBoundedAndApart(t *testing.T) {
+	log := &memory{fails: true}
+	j := journal.New(log, slog.New(slog.DiscardHandler))
+	many := make([]journal.Entry, 100_001)
+	for i := range many {
+		many[i] = journal.Entry{At: at(8, 0), Kind: journal.Left, Person: "ann"}
+	}
+	many[0].Person = "first"
+	j.Note(many...)
+	if n := j.Status().Problems["journal entries dropped"]; n != 1 {
+		t.Errorf("%d entries were dropped", n)
+	}
+	log.held = [][]byte{[]byte(`{"at":"2026-11-20T08:00:00Z","kind":"left","person":"ben"}`)}
+	for e, err := range journal.Entries(t.Context(), log, "ann") {
+		if !errors.Is(err, journal.ErrUnreadable) {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
 }

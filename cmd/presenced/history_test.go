@@ -110,6 +110,62 @@ func (l *pastLog) Read(context.Context, string) iter.Seq2[[]byte, error] {
 	}
 }
 
+// The past is shown as the present is: to each watcher what the access rules let see.
+func TestHistoryAsSeen(t *testing.T) {
+	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 20, hour, minute, 0, 0, time.UTC) }
+	core := aggregator.NewCore(presence.DefaultPolicy())
+	core.Remember()
+	core.Enter("alder", at(8, 0))
+	say := func(now time.Time, source string, spans ...presence.Span) {
+		core.Advance(now, nil)
+		core.Accept("alder", presence.Report{Source: source, Subject: presence.Subject{Scheme: "tel", Value: "4750"}, At: now, Spans: spans}, now)
+	}
+	say(at(8, 0), "aes-hq", presence.Span{Fact: presence.PhoneIdle, From: at(8, 0)})
+	say(at(8, 0), "exchange", presence.Span{Fact: presence.CalendarMeeting, From: at(9, 0), Until: at(10, 0)})
+	say(at(9, 30), "aes-hq", presence.Span{Fact: presence.PhoneConnected, From: at(9, 30)})
+	core.Advance(at(11, 0), nil)
+	log := pastLog{[]byte("{")} // what cannot be read is left out
+	j := journal.New(&log, quiet())
+	j.Note(core.Notes()...)
+	if err := j.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := &archive{entries: &log, hub: aggregator.NewHub(presence.DefaultPolicy(), nil, quiet()), log: quiet()}
+	for _, c := range []struct {
+		about string
+		as    presence.Access
+		since time.Time
+		most  int
+		want  string
+	}{
+		{"all", presence.Everyone(), at(7, 0), 9, "08:00 unknown/ by unknown, 08:00 available/ by phone-idle, 09:00 busy/in-a-meeting by meeting, 09:30 busy/on-the-phone by on-the-phone"},
+		{"what held at nine", presence.Everyone(), at(9, 5), 9, "09:00 busy/in-a-meeting by meeting, 09:30 busy/on-the-phone by on-the-phone"},
+		{"the last one", presence.Everyone(), at(7, 0), 1, "09:30 busy/on-the-phone by on-the-phone"},
+		{"times of the calendar", presence.Access{Level: presence.LevelFull, Calendar: presence.CalendarTimes}, at(7, 0), 9, "08:00 unknown/ by, 08:00 available/ by, 09:00 busy/ by, 09:30 busy/on-the-phone by"},
+		{"status", presence.Access{Level: presence.LevelStatus}, at(7, 0), 9, "08:00 unknown/ by, 08:00 available/ by, 09:00 busy/ by"},
+		{"the phone", presence.Access{Level: presence.LevelTelephony}, at(7, 0), 9, "08:00 unknown/ by, 08:00 available/ by, 09:30 busy/on-the-phone by"},
+		{"blocked", presence.Access{Level: presence.LevelBlock}, at(7, 0), 9, "08:00 offline/ by"},
+	} {
+		changes, err := a.History(t.Context(), "alder", c.since, at(12, 0), c.as, c.most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, one := range changes {
+			got = append(got, strings.TrimSpace(one.At.Format("15:04 ")+one.Availability.String()+"/"+one.Activity.String()+" by "+one.Rule))
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("%s:\n%s, want\n%s", c.about, text, c.want)
+		}
+	}
+	if _, err := a.ExplainAt(t.Context(), "alder", at(7, 0)); !errors.Is(err, web.ErrNotRemembered) {
+		t.Errorf("before anything was known: %v", err)
+	}
+	if e, err := a.ExplainAt(t.Context(), "alder", at(9, 10)); err != nil || e.State.Why.Rule != "meeting" {
+		t.Errorf("at ten past nine: %+v, %v", e.State, err)
+	}
+}
+
 // While a change was held back, what was shown is not what the rules decide: the
 // explanation of that moment says so, and that of another one does not.
 func TestThePastHeldBack(t *testing.T) {
