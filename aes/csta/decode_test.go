@@ -325,6 +325,38 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// What cannot be read still tells which monitor it was about, so that what it said can
+// be asked for.
+func TestMalformedTellsItsMonitor(t *testing.T) {
+	for _, root := range []string{"DoNotDisturbEvent", "ForwardingEvent", "BackInServiceEvent", "HeldEvent"} {
+		_, err := Decode([]byte("<" + root + "><monitorCrossRefID> 2 </monitorCrossRefID><device>"))
+		if e, ok := errors.AsType[*DecodeError](err); !ok || e.CrossRef != "2" || e.Root != root {
+			t.Errorf("%s: %+v", root, err)
+		}
+	}
+}
+
+// As many attributes as a frame has room for are read past; names count, whatever
+// namespace they claim.
+func TestAttributesAndNamespaces(t *testing.T) {
+	many := strings.Repeat(` a:b="c"`, (MaxXML-200)/8)
+	for _, root := range []string{"HeldEvent", "MonitorStop"} {
+		m, err := Decode([]byte("<" + root + ` xmlns="urn:nobody" xmlns:a="urn:a"` + many + "><monitorCrossRefID>2</monitorCrossRefID></" + root + ">"))
+		switch m := m.(type) {
+		case *CallEvent:
+			if m.CrossRef != "2" {
+				t.Errorf("%+v", m)
+			}
+		case *MonitorStopped:
+			if m.CrossRef != "2" {
+				t.Errorf("%+v", m)
+			}
+		default:
+			t.Errorf("%s: %T, %v", root, m, err)
+		}
+	}
+}
+
 // Text may be written in more than one way.
 func TestDecodeTextOfEvents(t *testing.T) {
 	document := "<?xml version='1.0'?>\r\n<!-- x --><HeldEvent><monitorCrossRefID> 2<!-- x -->1 </monitorCrossRefID>" +
