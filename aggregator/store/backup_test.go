@@ -70,6 +70,13 @@ func TestBackup(t *testing.T) {
 	if _, err := s.Bucket(t.Context(), "empty"); err != nil {
 		t.Fatal(err)
 	}
+	leases, err := s.Expiring(t.Context(), "leases", time.Minute) // of who runs what now: none of that is to come back
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leases.Put(t.Context(), "job", []byte("machine")); err != nil {
+		t.Fatal(err)
+	}
 	log := s.Log("journal", time.Hour, 1<<20)
 	for i := range 20 {
 		if err := log.Append(t.Context(), fmt.Sprint("person ", i%3), []byte{byte(i)}); err != nil {
@@ -89,6 +96,9 @@ func TestBackup(t *testing.T) {
 	}
 	if n, ok := h.Counts["empty"]; !ok || n != 0 || h.Counts["log:journal"] != 20 || h.Created.IsZero() || h.Program != "test" {
 		t.Errorf("header: %+v", h)
+	}
+	if n, ok := h.Counts["leases"]; ok {
+		t.Errorf("%d leases are in it", n)
 	}
 
 	fresh := open(t, embedded(t.TempDir()))
