@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -71,4 +73,20 @@ func TestLogIsBounded(t *testing.T) {
 	if n == 0 || n > 64 {
 		t.Errorf("%d values of a kilobyte in 64 KiB", n)
 	}
+}
+
+// What is older than the log keeps goes, also where it kept more when it was written.
+func TestLogForgets(t *testing.T) {
+	s := open(t, embedded(t.TempDir()))
+	defer s.Close()
+	if err := s.Log("journal", time.Hour, 1<<20).Append(t.Context(), "ann", []byte("long ago")); err != nil {
+		t.Fatal(err)
+	}
+	shorter := s.Log("journal", time.Second, 1<<20)
+	until(t, 20*time.Second, "nothing is left", func() error {
+		for value, err := range shorter.Read(t.Context(), "") {
+			return errors.Join(err, fmt.Errorf("%s is still there", value))
+		}
+		return nil
+	})
 }
