@@ -118,7 +118,6 @@ func unconnected(cfg *Config, err error) error {
 		authority x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 	)
 	switch {
 	case errors.As(err, &name):
@@ -130,11 +129,20 @@ func unconnected(cfg *Config, err error) error {
 		f.Remedy = "Put the authority that signed the server certificate of AES (Security > Certificate Management > CA Trusted Certificates) into tls.ca_file; or renew the certificate on AES"
 	case errors.As(err, &record):
 		f.Remedy = fmt.Sprintf("Port %s of %s does not speak TLS: use the encrypted DMCC port of AES, usually 4722 (Networking > Ports)", port, host)
-	case errors.As(err, &alert):
-		f.Kind = FaultTrust
-		f.Remedy = "AES ended the TLS handshake: enable a TLS version of tls.min_version on AES (Networking > TCP/TLS Settings), and if it demands a client certificate set tls.cert_file and tls.key_file to one that it trusts"
+	case alerted(err):
+		f.Kind, f.Remedy = FaultTrust, alertRemedy
 	}
 	return f
+}
+
+const alertRemedy = "AES ended the TLS handshake: enable a TLS version of tls.min_version on AES (Networking > TCP/TLS Settings), and if it demands a client certificate set tls.cert_file and tls.key_file to one that it trusts"
+
+// alerted tells whether the server ended TLS with an alert, which crypto/tls has no type
+// for. By TLS 1.3 a server judges the client when the handshake is over for that: then
+// the alert is the answer to the first request.
+func alerted(err error) bool {
+	op := (*net.OpError)(nil)
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // names gives those that a certificate is for.
@@ -196,9 +204,29 @@ func (q *Inquiry) send(id uint16, r csta.Request) error {
 	_, err = q.conn.Write(out)
 	clear(out) // it may hold the password
 	if err != nil {
-		return q.lost(err)
+		q.session = "" // nobody is there to end it
+		return q.lost(q.said(err))
 	}
 	return nil
+}
+
+// said gives the alert with which the server ended the connection, if nothing can be
+// written any more because of one, else err.
+func (q *Inquiry) said(err error) error {
+	limit := time.After(stopWithin)
+	for {
+		select {
+		case a := <-q.arrivals:
+			switch {
+			case alerted(a.err):
+				return a.err
+			case a.err != nil:
+				return err
+			}
+		case <-limit:
+			return err
+		}
+	}
 }
 
 func (q *Inquiry) nextID() uint16 {
@@ -207,10 +235,14 @@ func (q *Inquiry) nextID() uint16 {
 }
 
 func (q *Inquiry) lost(err error) error {
-	return &Fault{
+	f := &Fault{
 		Kind: FaultConnect, What: "the connection was lost: " + err.Error(), Err: err,
 		Remedy: "See on AES whether the DMCC service runs and has sessions left (Status > Status and Control > DMCC Service Summary)",
 	}
+	if alerted(err) {
+		f.Kind, f.Remedy = FaultTrust, alertRemedy
+	}
+	return f
 }
 
 // ask sends a request and gives its answer. What else comes meanwhile waits for Next.
@@ -444,7 +476,7 @@ func (q *Inquiry) Examine(ctx context.Context, extensions []string) []error {
 		}
 		wrong = append(wrong, err)
 		f := (*Fault)(nil)
-		if !errors.As(err, &f) || f.Kind == FaultConnect {
+		if !errors.As(err, &f) || f.Kind == FaultConnect || f.Kind == FaultTrust {
 			return wrong // the others cannot be asked
 		}
 		if f.Kind == FaultExtension {

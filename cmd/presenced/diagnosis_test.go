@@ -150,12 +150,45 @@ func TestCheckTellsWhatIsWrongWithAES(t *testing.T) {
 	}
 }
 
+// A server that ends the handshake, or the connection right after it as TLS 1.3 has it,
+// because of what the client shows or speaks: that is no matter of ports.
+func TestCheckTellsOfTLSAlerts(t *testing.T) {
+	for name, settings := range map[string]*tls.Config{
+		"a client certificate is demanded":              {ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12},
+		"a client certificate is demanded after it":     {ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
+		"it speaks only versions that are not let near": {MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &telephones{site: &site{t: t, dir: t.TempDir()}}
+			settings.Certificates = []tls.Certificate{s.certificate()}
+			s.write("people.yaml", "people:\n- {id: ann, name: Ann, tel: [\"4750\"]}\n")
+			s.write("password", "open sesame")
+			l, err := tls.Listen("tcp", "127.0.0.1:0", settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.address = l.Addr().String()
+			greet(t, l, nil)
+			code, out, errs := command(t, "check", "--online", "-c", s.config(nil))
+			if code == 0 || !strings.Contains(out, "failed  aes aes-hq: certificate not believed: ") || strings.Contains(out, "firewalls") || !strings.Contains(out, "tls.cert_file") || !strings.Contains(out, "tls.min_version") {
+				t.Errorf("exit code %d\n%s%s", code, out, errs)
+			}
+		})
+	}
+}
+
 // plainEcho listens, and says something that is not TLS.
 func plainEcho(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	greet(t, l, []byte("220 mail.example.test ESMTP\r\n"))
+	return l.Addr().String()
+}
+
+// greet says the same to all who come until the test ends, and hangs up.
+func greet(t *testing.T, l net.Listener, greeting []byte) {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -163,12 +196,11 @@ func plainEcho(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte("220 mail.example.test ESMTP\r\n"))
+			_, _ = c.Write(greeting)
 			_ = c.Close()
 		}
 	})
 	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
-	return l.Addr().String()
 }
 
 // tap runs "presenced aes tap" until it printed that many lines, of what happens once
