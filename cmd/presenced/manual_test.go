@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,12 @@ func TestManual(t *testing.T) {
 		code, out, errs := command(t, append(strings.Fields(c.about), "--socket", s.socket())...)
 		if code != exitFailed || out != "" || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: exit %d\n%s%s", c.about, code, out, errs)
+		}
+	}
+	_, lines, _ := command(t, "audit", "--socket", s.socket())
+	for _, want := range []string{`presence set +alder +dnd until `, `presence set +birch +away`, `presence clear +alder +automatic`} {
+		if !regexp.MustCompile(`uid \d+ +control socket +` + want).MatchString(lines) {
+			t.Errorf("the audit trail does not say %q:\n%s", want, lines)
 		}
 	}
 	if code, _, errs := command(t, "clear", "alder", "--socket", filepath.Join(s.dir, "nowhere")); code != exitFailed || !strings.Contains(errs, "is presenced running") {
