@@ -174,6 +174,33 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
+// What was agreed to is not done to other people than those who were shown.
+func TestAgreedToOtherPeople(t *testing.T) {
+	kept, _ := bucket(t, t.TempDir())
+	people := town(12)
+	c := services.NewCatalog(services.Terms{Memory: kept, Audit: (&trail{}).audit, People: func() []presence.Person { return people }, Log: quiet()})
+	if err := c.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := parsed(t, hq)
+	s.Users = []string{"group:g1"}
+	dry := order(services.Edit{ID: "hq", Service: &s})
+	dry.DryRun = true
+	would, err := c.Apply(t.Context(), dry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agreed := order(services.Edit{ID: "hq", Service: &s, Plan: would[0].Plan})
+	people = town(6) // the directory is another one now
+	if _, err := c.Apply(t.Context(), agreed); !errors.Is(err, services.ErrConflict) || !strings.Contains(err.Error(), "look at it again") {
+		t.Errorf("with another directory: %v", err)
+	}
+	people = town(12)
+	if out, err := c.Apply(t.Context(), agreed); err != nil || out[0].Revision == 0 {
+		t.Errorf("%+v %v", out, err)
+	}
+}
+
 // One wrong edit, and none is made.
 func TestAllOrNothing(t *testing.T) {
 	kept, _ := bucket(t, t.TempDir())

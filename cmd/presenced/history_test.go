@@ -92,6 +92,21 @@ func TestNoHistory(t *testing.T) {
 	}
 }
 
+// With history.keep at zero the service writes nothing down.
+func TestNothingIsWrittenDown(t *testing.T) {
+	s := newSite(t, "history: {keep: 0s}\n")
+	_, stop := s.serve()
+	s.await("alder", "available/")
+	s.listening()
+	if code, out, errs := command(t, "history", "alder", "--socket", s.socket()); code == 0 || !strings.Contains(errs, "history.keep is 0s") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	stop()
+	if code, out, errs := command(t, "backup", "-", "-c", s.file); code != 0 || !strings.Contains(errs, "reports ") || strings.Contains(out+errs, "log:journal") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 // A pastLog is what a journal wrote, about one person.
 type pastLog [][]byte
 
