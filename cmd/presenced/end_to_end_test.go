@@ -351,6 +351,40 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestDirectoryIsFollowed adds and removes people while the service runs: their phones
+// are monitored, and released, within seconds.
+func TestDirectoryIsFollowed(t *testing.T) {
+	s := newSite(t, "")
+	s.write("presenced.yaml", strings.Replace(string(mustRead(t, s.file)), "people.yaml]}", "people.yaml], interval: 1s, keep: 0.5}", 1))
+	all := string(mustRead(t, s.dir+"/people.yaml"))
+	birch := "- {id: birch, name: Omar Birch, tel: [\"4751\"], mail: [omar.birch@example.com]}\n"
+	s.write("people.yaml", strings.Replace(all, birch, "", 1))
+	_, _ = s.serve()
+	s.await("alder", "available/")
+	s.listening()
+	monitored := func(want string) {
+		t.Helper()
+		eventually(t, want, func() bool {
+			_, out, _ := command(t, "status", "--socket", s.socket())
+			return strings.Contains(out, want)
+		})
+	}
+	monitored("1 of 1 monitored")
+	if s.get("/api/people/birch") != nil {
+		t.Error("birch is known before the directory says so")
+	}
+	s.write("people.yaml", all)
+	s.await("birch", "available/")
+	monitored("2 of 2 monitored")
+	s.do("aes", "dnd", "4751", "on")
+	s.await("birch", "dnd/")
+	s.write("people.yaml", strings.Replace(all, birch, "", 1))
+	monitored("1 of 1 monitored")
+	if s.get("/api/people/birch") != nil {
+		t.Error("birch is known though the directory says otherwise")
+	}
+}
+
 // TestSync prints one complete account of each source.
 func TestSync(t *testing.T) {
 	s := newSite(t, "")
