@@ -101,6 +101,8 @@ func TestEveryProblem(t *testing.T) {
   colour: red
 - {id: lab, primary: {host: 1.2.3}, secondary: {host: "[::1]"}, entity: "{sip}"}
 - {id: lab, primary: {host: a.example.com}, secondary: {host: a.example.com}, entity: "{sip}", transport: tls, tls: {cert_file: /x, ca_file: ca.pem}}
+- {id: spare, primary: {host: a.example.com}, entity: "{sip}", user: presenced, publish_interval: 90500ms, subscribe: list, body: thin, out_of_office_basic: half}
+- {id: other, primary: {host: a.example.com}, entity: "{sip}", list_uri: "sip:all@example.com", password_file: /run/secret, subscribe_interval: 29s}
 `))
 	want := []string{
 		"2: services[0].id:", "3: services[0].primary.host:", "3: services[0].primary.port:", "4: services[0].secondary.host:", "5: services[0].transport:",
@@ -108,6 +110,8 @@ func TestEveryProblem(t *testing.T) {
 		"11: services[0].users[1]:", "11: services[0].users[2]:", "11: services[0].users[3]:", "11: services[0].users[4]:",
 		"12: services[0].max_removed:", "13: services[0].busy_basic:", "14: services[0].rate:", "15: services[0].colour:",
 		"16: services[1].primary.host:", "16: services[1].secondary.host:", "17: services[2].id:", "17: services[2].secondary:", "17: services[2].tls.cert_file:", "17: services[2].tls.ca_file:",
+		"18: services[3].user:", "18: services[3].publish_interval:", "18: services[3].list_uri:", "18: services[3].body:", "18: services[3].out_of_office_basic:",
+		"19: services[4].user:", "19: services[4].list_uri:", "19: services[4].subscribe_interval:",
 	}
 	if err == nil {
 		t.Fatal("no error")

@@ -123,6 +123,10 @@ func TestCheckTellsWhatIsWrongWithAES(t *testing.T) {
 			does: []string{"limit 1"},
 			want: []string{"failed  aes aes-hq: no licence: extension 4751: ", "TSAPI Basic User"},
 		},
+		"a station out of service": {
+			does: []string{"refuse 4751 systemResourceAvailibility deviceOutOfService"},
+			want: []string{"failed  aes aes-hq: refused otherwise: extension 4751: ", "status station 4751"},
+		},
 		"no such station": {
 			does: []string{"refuse 4751 operation invalidDeviceID"},
 			want: []string{"failed  aes aes-hq: unknown extension: extension 4751: ", "Correct the number in the directory"},
