@@ -116,3 +116,21 @@ func TestInquiryEnds(t *testing.T) {
 		})
 	}
 }
+
+// Close gives back at once what the session held; the licences are not left to the
+// clean-up of the server.
+func TestInquiryGivesItsMonitorsBack(t *testing.T) {
+	sw, q := inquire(t, func(*simaes.Config) {})
+	if err := sw.Do(time.Now(), strings.Fields("limit 1")); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Inquire(t.Context(), q.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := other.Examine(t.Context(), []string{"4750"})
+	other.Close()
+	if wrong = append(wrong, q.Examine(t.Context(), []string{"4751"})...); len(wrong) != 0 {
+		t.Error(wrong)
+	}
+}
