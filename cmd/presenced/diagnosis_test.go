@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"presenced/aes"
+	"presenced/aes/csta"
 	"presenced/fixtures/sim/simaes"
 )
 
@@ -272,5 +274,28 @@ func TestMasked(t *testing.T) {
 	}
 	if got := clean("a\x1b[2Jb\n"); got != "a?[2Jb?" {
 		t.Errorf("%q", got)
+	}
+}
+
+// No field of an event shows the number of somebody else, unless numbers are asked for.
+func TestEveryNumberIsMasked(t *testing.T) {
+	h := aes.Heard{Extension: "4750", Message: &csta.CallEvent{
+		Kind: csta.Conferenced, Device: "21001:CM1::0", Calling: "21002:CM1::0", Called: "21003:CM1::0",
+		Parties: []csta.Party{{New: csta.Connection{CallID: "1", DeviceID: "4750:CM1::0"}}, {New: csta.Connection{DeviceID: "21004:CM1::0"}}, {Endpoint: "21005:CM1::0"}},
+	}}
+	for _, format := range []string{"text", "json"} {
+		masked, _ := (&TapCommand{Format: format}).line(h)
+		if strings.Contains(masked, "2100") || strings.Count(masked, "21xxx") != 5 || !strings.Contains(masked, "4750") {
+			t.Errorf("masked: %s", masked)
+		}
+		whole, _ := (&TapCommand{Format: format, Numbers: true}).line(h)
+		for _, n := range []string{"21001", "21002", "21003", "21004", "21005"} {
+			if !strings.Contains(whole, n) {
+				t.Errorf("%s is not shown: %s", n, whole)
+			}
+		}
+	}
+	if long := clean(strings.Repeat("x", 1000)); len(long) != 100 {
+		t.Errorf("%d bytes of what a server sent", len(long))
 	}
 }
