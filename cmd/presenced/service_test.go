@@ -130,6 +130,9 @@ func TestServices(t *testing.T) {
 	notified(t, birch, pidf.Closed)
 	eventually(t, "the bridge is forgotten", func() bool { return !strings.Contains(string(s.get("/api/health")), `"hq"`) })
 	service(exitOK, "branch is kept", "add", s.write("branch.yaml", strings.Split(string(mustRead(t, more)), "- {id: aes-hq")[0]), "--yes")
+	if out := service(exitOK, "hq: add", "apply", "-f", file, "--dry-run"); strings.Contains(out, "branch") {
+		t.Errorf("without --prune what is not in the file stays\n%s", out)
+	}
 	service(exitOK, "hq is kept", "apply", "-f", file, "--prune", "--force") // nobody was published at branch: they have no sip subject
 	notified(t, birch, pidf.Open)
 	if out := service(exitOK, "hq ", "list"); strings.Contains(out, "branch") {
