@@ -329,6 +329,11 @@ func TestPlanNames(t *testing.T) {
 		}
 	}
 	after = before
+	after.Entity = "sip:{tel}@elsewhere.example.com"
+	if c := services.Plan(&before, &after, town(9)); len(c.Changed) != 3 {
+		t.Errorf("under other addresses: %+v", c)
+	}
+	after = before
 	after.User = "another"
 	if c := services.Plan(&before, &after, town(9)); len(c.Changed) != 3 || c.Excess(0) != "" {
 		t.Errorf("%+v", c)
