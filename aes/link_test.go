@@ -1673,7 +1673,7 @@ func TestOverload(t *testing.T) {
 		t.Errorf("not slower: %d", s.link.slow)
 	}
 	s.status("overloadRelieved", "")
-	s.run(time.Minute)
+	s.run(easeAfter)
 	if s.link.slow != 1 {
 		t.Errorf("not as fast as before: %d", s.link.slow)
 	}
