@@ -246,6 +246,7 @@ func (p *phone) read(in *bufio.Reader) message {
 type request struct {
 	method, uri, to, call string
 	contact               string // empty: the address of the phone
+	untagged              bool   // From has no tag
 	lines                 []string
 	body                  string
 }
@@ -258,8 +259,12 @@ func lines(l ...string) func(*request) {
 func (p *phone) send(r *request) {
 	p.t.Helper()
 	p.cseq++
-	text := fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/%s %s;branch=z9hG4bK%s;rport\r\nMax-Forwards: 70\r\nFrom: <sip:%s@example.test>;tag=%s\r\nTo: <%s>%s\r\nCall-ID: %s\r\nCSeq: %d %s\r\n",
-		r.method, r.uri, strings.ToUpper(p.network), p.conn.LocalAddr(), rand.Text(), p.user, p.user, r.uri, r.to, r.call, p.cseq, r.method)
+	tag := ";tag=" + p.user
+	if r.untagged {
+		tag = ""
+	}
+	text := fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/%s %s;branch=z9hG4bK%s;rport\r\nMax-Forwards: 70\r\nFrom: <sip:%s@example.test>%s\r\nTo: <%s>%s\r\nCall-ID: %s\r\nCSeq: %d %s\r\n",
+		r.method, r.uri, strings.ToUpper(p.network), p.conn.LocalAddr(), rand.Text(), p.user, tag, r.uri, r.to, r.call, p.cseq, r.method)
 	if r.method == "SUBSCRIBE" {
 		contact := r.contact
 		if contact == "" {
@@ -377,6 +382,13 @@ func pidfBody(body string) func(*request) {
 	}
 }
 
+func listBody(body string) func(*request) {
+	return func(r *request) {
+		r.body = body
+		r.lines = append(r.lines, "Supported: eventlist", "Content-Type: application/resource-lists+xml")
+	}
+}
+
 func presenceEvent(r *request) { r.lines = append(r.lines, "Event: presence") }
 
 // within makes it a request in the dialog that a made.
@@ -424,6 +436,13 @@ func TestCodes(t *testing.T) {
 			r.body = "x"
 			r.lines = append(r.lines, "Content-Type: application/simple-filter+xml")
 		}}, "Accept", "resource-lists"},
+		"no way back":      {400, "SUBSCRIBE", alice, []func(*request){presenceEvent, func(r *request) { r.contact = "tel:+4930" }}, "", ""},
+		"no tag":           {400, "SUBSCRIBE", alice, []func(*request){presenceEvent, func(r *request) { r.untagged = true }}, "", ""},
+		"no list":          {400, "SUBSCRIBE", "sip:rls@example.test", []func(*request){presenceEvent, listBody("<resource-lists")}, "", ""},
+		"list, too large":  {413, "SUBSCRIBE", "sip:rls@example.test", []func(*request){presenceEvent, listBody(strings.Repeat(" ", 2001))}, "", ""},
+		"list, encoding":   {415, "SUBSCRIBE", "sip:rls@example.test", []func(*request){presenceEvent, listBody("x"), lines("Content-Encoding: gzip")}, "Accept-Encoding", "deflate"},
+		"list, no deflate": {400, "SUBSCRIBE", "sip:rls@example.test", []func(*request){presenceEvent, listBody("x"), lines("Content-Encoding: deflate")}, "", ""},
+		"a long dialog":    {400, "SUBSCRIBE", alice, []func(*request){presenceEvent, lines("Record-Route: <sip:" + strings.Repeat("x", maxHead) + ";lr>")}, "", ""},
 	} {
 		for _, network := range []string{"udp", "tcp"} {
 			t.Run(name+", "+network, func(t *testing.T) {
@@ -698,6 +717,9 @@ func TestTrustedAndAnonymous(t *testing.T) {
 	p := h.phone("alice", "udp")
 	p.ask(200, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF))
 	p.ask(403, "PUBLISH", "sip:bob@example.test", presenceEvent, pidfBody(openPIDF))
+	if p.auth != "" {
+		t.Error("who is behind the proxy was asked for a password")
+	}
 
 	h = newHouse(t, func(c *Config) { c.Anonymous = true })
 	h.gate.mu.Lock()
@@ -710,6 +732,7 @@ func TestTrustedAndAnonymous(t *testing.T) {
 	p = h.phone("alice", "tcp")
 	p.ask(200, "SUBSCRIBE", alice, presenceEvent)
 	p.shows("pending")
+	p.ask(401, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF)) // nobody may watch, and no more
 }
 
 // TestAccountsFile reads the file of htdigest.

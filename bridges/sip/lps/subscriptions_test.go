@@ -36,6 +36,7 @@ func TestChecks(t *testing.T) {
 		"list":                    {200, ask(to("team"), eventlist)},
 		"list of lamps":           {404, ask(to("team"), eventlist, event("dialog"))},
 		"list in the body":        {200, ask(eventlist, func(r *Subscribe) { r.List = []string{"alice@example.test", "zoe@example.test"} })},
+		"list of lamps, asked":    {489, ask(eventlist, event("dialog"), func(r *Subscribe) { r.List = []string{"alice@example.test"} })},
 		"list too long":           {413, ask(eventlist, func(r *Subscribe) { r.List = make([]string, 11) })},
 		"unknown dialog":          {481, ask(func(r *Subscribe) { r.New, r.Dialog = false, "nobody's" })},
 	} {
@@ -61,6 +62,15 @@ func TestLimits(t *testing.T) {
 	d.subscribe(503)
 	d.limits.Most = 2
 	d.subscribe(503, from("carol"))
+
+	d = newDesk(t)
+	team := func(r *Subscribe) { r.Eventlist, r.List = true, []string{"alice@example.test", "carol@example.test"} }
+	d.limits.PerPeer = 2
+	d.subscribe(503, team) // counts three: itself, and its entries
+	d.limits.PerPeer, d.limits.Most = 100, 5
+	d.subscribe(200, team)
+	d.subscribe(503, team, from("carol"))
+	d.subscribe(200)
 }
 
 // TestCourse is the table of the notifier, row by row.
@@ -300,6 +310,16 @@ func TestCourse(t *testing.T) {
 			d.expect(200, "2 active;expires=3600: alice@example.test busy")
 			d.subscribe(200, d.in(tag), func(r *Subscribe) { r.Match = "1" })
 			d.expect(200, "3 active;expires=3600: alice@example.test busy")
+			d.wait(time.Minute)
+			d.subscribe(204, d.in(tag), func(r *Subscribe) { r.Match = "*" })
+			d.expect(0)
+			d.tell("alice", away)
+			first := d.sent[0]
+			d.expect(0, "4 active;expires=3600: alice@example.test away")
+			d.tell("alice", busy) // has yet to be told
+			d.subscribe(200, d.in(tag), match)
+			d.sent = d.Answered(first.Dialog, 200, 0, d.now, nil)
+			d.expect(200, "5 active;expires=3600: alice@example.test busy")
 		},
 		"rates that were asked for": func(d *desk) {
 			d.subscribe(200, func(r *Subscribe) { r.Least, r.Often = 10*time.Second, 30*time.Second })
@@ -318,7 +338,41 @@ func TestCourse(t *testing.T) {
 			d.subscribe(481, d.in(tag), func(r *Subscribe) { r.Tag = "another" })
 			d.subscribe(403, d.in(tag), func(r *Subscribe) { r.Watcher.Value = "mallory@example.test" })
 			d.subscribe(423, d.in(tag), expires(1))
+			d.subscribe(406, d.in(tag), accept("application/xpidf+xml"))
+			d.subscribe(481, d.in(tag), event("dialog"))
 			d.expect(200, "1 active;expires=3600: alice@example.test available")
+		},
+		"given back while a NOTIFY is out": func(d *desk) {
+			tag := d.subscribe(200)
+			first := d.sent[0]
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.subscribe(200, d.in(tag), expires(0))
+			d.subscribe(481, d.in(tag)) // is no way back
+			d.sent = d.Answered(first.Dialog, 200, 0, d.now, nil)
+			d.expect(200, "2 terminated;reason=timeout: alice@example.test available")
+		},
+		"refreshed too late, before the clock noticed": func(d *desk) {
+			tag := d.subscribe(200, expires(60))
+			d.expect(200, "1 active;expires=60: alice@example.test available")
+			d.now = d.now.Add(61 * time.Second)
+			d.subscribe(481, d.in(tag))
+			d.wait(0)
+			d.expect(200, "2 terminated;reason=timeout: alice@example.test available")
+		},
+		"an administrator no more": func(d *desk) {
+			tag := d.subscribe(200, event("presence.winfo"), func(r *Subscribe) { r.Admin = true })
+			d.expect(200, "1 active;expires=3600: alice@example.test v0")
+			d.subscribe(403, d.in(tag), event("presence.winfo"))
+		},
+		"a refresh is kept": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(30 * time.Minute)
+			d.subscribe(200, d.in(tag))
+			d.expect(200, "2 active;expires=3600: alice@example.test available")
+			if r := d.kept[tag]; !r.Expires.Equal(d.now.Add(time.Hour)) || r.Theirs != 1+d.next {
+				d.t.Fatalf("kept: %+v", r)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -379,6 +433,22 @@ func TestStorm(t *testing.T) {
 	}
 	if len(seen) < 50 {
 		t.Errorf("100 subscriptions end in %d different seconds", len(seen))
+	}
+	clear(seen)
+	d.now = d.now.Add(time.Minute)
+	for tag, dialog := range d.dialogs { // they come back together
+		r := ask(from(strings.TrimSuffix(dialog.by.Value, "@example.test")), d.in(tag))
+		a, _ := d.Subscribe(r, d.now, nil)
+		if a.Code != 200 || a.Expires < 2880 || a.Expires > 3600 {
+			t.Fatalf("a refresh got %+v", a)
+		}
+		seen[a.Expires] = true
+	}
+	if len(seen) < 50 {
+		t.Errorf("100 refreshed subscriptions end in %d different seconds", len(seen))
+	}
+	if a, _ := d.Subscribe(ask(from("late"), expires(60)), d.now, nil); a.Expires != 60 {
+		t.Errorf("the shortest that is granted was shortened to %d", a.Expires)
 	}
 }
 
