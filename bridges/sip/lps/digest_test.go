@@ -73,6 +73,8 @@ func TestDigest(t *testing.T) {
 			"wrong password":  {credentialsFor(t, challenge, "bob", "x", "PUBLISH", 1), "PUBLISH", source, now, Verdict{}},
 			"nobody known":    {credentialsFor(t, challenge, "mallory", password("mallory"), "PUBLISH", 1), "PUBLISH", source, now, Verdict{}},
 			"too late":        {good, "PUBLISH", source, now.Add(nonceLife + time.Second), Verdict{Stale: true}},
+			"of the future":   {good, "PUBLISH", source, now.Add(-time.Second), Verdict{Stale: true}},
+			"a long name":     {credentialsFor(t, challenge, strings.Repeat("b", maxUser+1), password(strings.Repeat("b", maxUser+1)), "PUBLISH", 1), "PUBLISH", source, now, Verdict{}},
 			"another realm":   {strings.Replace(good, "example.test", "example.org", 1), "PUBLISH", source, now, Verdict{}},
 			"another nonce":   {credentialsFor(t, newGuard().Challenge(source, false, now)[i], "bob", password("bob"), "PUBLISH", 1), "PUBLISH", source, now, Verdict{}},
 			"no count":        {credentialsFor(t, strings.Replace(challenge, `, qop="auth"`, "", 1), "bob", password("bob"), "PUBLISH", 1), "PUBLISH", source, now, Verdict{}},
@@ -85,6 +87,12 @@ func TestDigest(t *testing.T) {
 			if got := newGuardLike(g).Verify([]string{c.value}, c.method, c.source, c.at); got != c.want {
 				t.Errorf("%s, %s: %+v, want %+v", algorithm, name, got, c.want)
 			}
+		}
+		c, ok := parseCredentials(good)
+		c.user, c.uri = "mallory", "sip:alice@example.test"
+		forged := strings.NewReplacer(`"bob"`, `"mallory"`, c.answer, c.response("00000000000000000000000000000000", "PUBLISH")).Replace(good)
+		if got := newGuardLike(g).Verify([]string{forged}, "PUBLISH", source, now); !ok || got != (Verdict{}) {
+			t.Errorf("%s: nobody known, by what stands for them: %+v", algorithm, got)
 		}
 		if got := g.Verify([]string{"Basic x", good}, "PUBLISH", source, now); got.User != "bob" {
 			t.Errorf("%s: %+v", algorithm, got)
@@ -137,6 +145,34 @@ func TestNonceMemory(t *testing.T) {
 		if got := g.Verify([]string{other}, "PUBLISH", source, now); got.User != "bob" {
 			t.Fatalf("round %d: a new nonce: %+v", i, got)
 		}
+	}
+}
+
+// TestReplayBetweenGenerations sends a request again just after the nonces were sorted
+// into a new generation, when its own is in the old one; and those who ask are bounded.
+func TestReplayBetweenGenerations(t *testing.T) {
+	source, now := netip.MustParseAddr("192.0.2.1"), epoch()
+	g := newGuard()
+	take := func(count int, challenge string) Verdict {
+		return g.Verify([]string{credentialsFor(t, challenge, "bob", password("bob"), "PUBLISH", count)}, "PUBLISH", source, now)
+	}
+	challenge := g.Challenge(source, false, now)[0]
+	if got := take(1, challenge); got.User != "bob" {
+		t.Fatalf("%+v", got)
+	}
+	for i := range 3 * maxNonces {
+		g.fresh(&credentials{nonce: fmt.Sprint(i), count: 1}, now, now)
+		if i == maxNonces {
+			if got := take(1, challenge); got != (Verdict{Stale: true}) {
+				t.Errorf("sent again: %+v", got)
+			}
+			if got := take(2, challenge); got.User != "bob" {
+				t.Errorf("the next count: %+v", got)
+			}
+		}
+	}
+	if n := len(g.young) + len(g.old); n > 2*maxNonces {
+		t.Errorf("%d nonces are remembered", n)
 	}
 }
 

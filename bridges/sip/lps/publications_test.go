@@ -173,6 +173,29 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestMostPublications bounds them over all entities.
+func TestMostPublications(t *testing.T) {
+	c := newComposer(t)
+	c.most = 2
+	other := func(r *Publish) { r.Entity = "bob@example.test" }
+	first := c.publish(200)
+	c.publish(200, other)
+	c.publish(503, other)
+	c.publish(200, match(first.Tag), lasts(0))
+	c.publish(200, other)
+}
+
+// TestTagsOfBefore gives after a restart none of the tags that were given before it
+// (RFC 3903 section 6): who refreshes by one would take the place of another.
+func TestTagsOfBefore(t *testing.T) {
+	before := newComposer(t).publish(200)
+	c := newComposer(t)
+	if after := c.publish(200); after.Tag == before.Tag {
+		t.Errorf("the tag %s again", after.Tag)
+	}
+	c.publish(412, match(before.Tag), body(""))
+}
+
 // TestPublicationsApart is the law of the compositor: the hub holds what the
 // publications of each entity are, as if each were alone; no tag is given twice,
 // and what expires leaves nothing.

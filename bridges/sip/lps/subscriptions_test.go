@@ -30,6 +30,9 @@ func TestChecks(t *testing.T) {
 		"application":             {200, ask(accept("application/*"))},
 		"dialog read as presence": {406, ask(event("dialog"), accept("application/pidf+xml"))},
 		"watchers of others":      {403, ask(event("presence.winfo"))},
+		"watchers read as such":   {406, ask(event("presence.winfo"), to("bob"), accept("application/pidf+xml"))},
+		"list, unreadable":        {406, ask(to("team"), eventlist, accept("text/plain"))},
+		"list, as it is sent":     {200, ask(to("team"), eventlist, accept("multipart/related"))},
 		"own watchers":            {200, ask(event("presence.winfo"), to("bob"))},
 		"watchers, administrator": {200, ask(event("presence.winfo"), func(r *Subscribe) { r.Admin = true })},
 		"list unsupported":        {421, ask(to("team"))},
@@ -155,6 +158,41 @@ func TestCourse(t *testing.T) {
 			d.expect(0)
 			d.subscribe(200, d.in(tag))
 			d.expect(200, "2 active;expires=3600: alice@example.test busy")
+		},
+		"told to wait for an hour": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.sent = d.Answered(tag, 503, time.Hour, d.now, nil)
+			d.wait(longestWait - time.Second)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "2 active;expires=3300: alice@example.test available")
+		},
+		"asked for a password": func(d *desk) {
+			d.subscribe(200)
+			d.expect(401, "1 active;expires=3600: alice@example.test available")
+			d.wait(retryAfter)
+			d.expect(200, "2 active;expires=3570: alice@example.test available")
+		},
+		"a condition after what did not arrive": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test available")
+			d.wait(time.Minute)
+			d.tell("alice", busy)
+			d.expect(0, "2 active;expires=3540: alice@example.test busy")
+			d.sent = d.Answered(tag, 0, 0, d.now, nil)
+			d.subscribe(200, d.in(tag), func(r *Subscribe) { r.Match = "*" })
+			d.expect(200, "3 active;expires=3600: alice@example.test busy")
+		},
+		"given back, and the connection goes with a NOTIFY out": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.subscribe(200, d.in(tag), expires(0))
+			d.sent = d.Answered(tag, 0, 0, d.now, nil)
+			d.expect(200)
+			if d.Len()["presence"] != 0 {
+				d.t.Fatalf("%v", d.Len())
+			}
 		},
 		"an answer that says nothing": func(d *desk) {
 			d.subscribe(200)
@@ -282,6 +320,76 @@ func TestCourse(t *testing.T) {
 			d.wait(time.Minute)
 			d.expect(0)
 		},
+		"a group that grows too large": func(d *desk) {
+			d.lists["team@example.test"] = []string{"alice@example.test"}
+			tag := d.subscribe(200, to("team"), eventlist)
+			d.expect(200, "1 active;expires=3600: team@example.test v0 full [alice@example.test available]")
+			d.lists["team@example.test"] = slices.Repeat([]string{"carol@example.test"}, d.limits.PerList+1)
+			d.subscribe(200, d.in(tag))
+			d.expect(200, "2 active;expires=3600: team@example.test v1 full [alice@example.test available]")
+		},
+		"who watches by a list": func(d *desk) {
+			d.access["bob@example.test alice"] = level(presence.LevelConfirm)
+			d.subscribe(200, from("alice"), event("presence.winfo"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v0")
+			d.wait(time.Minute)
+			tag := d.subscribe(200, eventlist, func(r *Subscribe) { r.List = []string{"alice@example.test"} })
+			d.expect(200, "1 active;expires=3600: alice@example.test v0 full [alice@example.test offline pending]")
+			d.wait(0)
+			d.expect(200, "2 active;expires=3540: alice@example.test v1 bob@example.test?")
+			d.wait(time.Minute)
+			d.access["bob@example.test alice"] = level(presence.LevelFull)
+			d.sent = d.Subscriptions.State(d.states["alice"], d.now, d.sent)
+			d.wait(time.Second)
+			d.expect(200, "3 active;expires=3480: alice@example.test v2 bob@example.test", "2 active;expires=3540: alice@example.test v1 [alice@example.test available]")
+			d.wait(time.Minute)
+			d.subscribe(200, d.in(tag), expires(0))
+			d.wait(time.Second)
+			d.expect(200, "3 terminated;reason=timeout: alice@example.test v2 full [alice@example.test available]", "4 active;expires=3419: alice@example.test v3")
+		},
+		"who does not watch": func(d *desk) {
+			d.subscribe(200, from("alice"), event("presence.winfo"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v0")
+			d.wait(time.Minute)
+			d.subscribe(200, from("carol"), event("dialog")) // a lamp
+			tag := d.subscribe(200)
+			out := d.sent
+			d.expect(0, "1 active;expires=3600: alice@example.test v0 unknown", "1 active;expires=3600: alice@example.test available")
+			d.subscribe(200, d.in(tag), expires(0)) // with its first NOTIFY out
+			d.wait(0)
+			d.expect(200, "2 active;expires=3540: alice@example.test v1")
+			for _, n := range out {
+				d.sent = d.Answered(n.Dialog, 200, 0, d.now, d.sent)
+			}
+		},
+		"one look is nobody who watches": func(d *desk) {
+			d.subscribe(200, from("alice"), event("presence.winfo"))
+			d.expect(200, "1 active;expires=3600: alice@example.test v0")
+			d.wait(time.Minute)
+			d.subscribe(200, expires(0))
+			d.expect(200, "1 terminated;reason=timeout: alice@example.test available")
+			d.wait(time.Minute)
+			d.expect(0)
+		},
+		"watched twice": func(d *desk) {
+			d.subscribe(200)
+			tag := d.subscribe(200, func(r *Subscribe) { r.Call = "another" })
+			d.expect(200, "1 active;expires=3600: alice@example.test available", "1 active;expires=3600: alice@example.test available")
+			d.subscribe(200, d.in(tag), expires(0), func(r *Subscribe) { r.Call = "another" })
+			d.expect(200, "2 terminated;reason=timeout: alice@example.test available")
+			if d.admitted["bob@example.test alice"] == 0 {
+				d.t.Fatalf("who watches still is nobody: %v", d.admitted)
+			}
+		},
+		"a state that is older": func(d *desk) {
+			old := d.states["alice"]
+			d.states["alice"] = stateOf("alice", away, 2)
+			d.subscribe(200)
+			d.expect(200, "1 active;expires=3600: alice@example.test away")
+			d.wait(time.Minute)
+			d.sent = d.Subscriptions.State(old, d.now, d.sent) // was on its way
+			d.expect(0)
+		},
 		"given back without a way": func(d *desk) {
 			tag := d.subscribe(200)
 			first := d.sent[0]
@@ -386,6 +494,23 @@ func TestCourse(t *testing.T) {
 			}
 			d.empty()
 		})
+	}
+}
+
+// TestAnswers has a NOTIFY be answered by each code: those of RFC 6665 section 4.2.2
+// end the subscription, all others leave it.
+func TestAnswers(t *testing.T) {
+	ends := map[int]bool{404: true, 405: true, 408: true, 410: true, 416: true, 489: true, 501: true, 604: true}
+	for code := 480; code <= 485; code++ {
+		ends[code] = true
+	}
+	for code := 200; code < 700; code++ {
+		d := newDesk(t)
+		d.subscribe(200)
+		d.expect(code, "1 active;expires=3600: alice@example.test available")
+		if over := len(d.dialogs) == 0; over != ends[code] {
+			t.Errorf("%d: over is %v", code, over)
+		}
 	}
 }
 
@@ -497,6 +622,40 @@ func TestRestart(t *testing.T) {
 	d.empty()
 }
 
+// TestRestartGoesOn has subscriptions be after a restart, and after the next, what they
+// were: their rates, their lists, what they read, and which requests they have seen. The
+// first NOTIFYs do not leave all at once.
+func TestRestartGoesOn(t *testing.T) {
+	d := newDesk(t)
+	rates := func(r *Subscribe) { r.Least, r.Often = 10*time.Second, time.Minute }
+	tag := d.subscribe(200, accept("application/pidf+xml", "application/pidf-diff+xml"), rates)
+	list := d.subscribe(200, eventlist, func(r *Subscribe) { r.ID, r.List = "7", []string{"carol@example.test"} })
+	d.subscribe(200, d.in(tag), rates)
+	for range 2 {
+		kept := d.kept
+		d.Subscriptions, d.sent, d.kept = d.notifier(limits()), nil, map[string]*Record{}
+		for _, dialog := range []string{tag, list} {
+			if !d.Restore(kept[dialog], false, d.now) {
+				t.Fatalf("not restored: %+v", kept[dialog])
+			}
+		}
+	}
+	d.subscribe(500, func(r *Subscribe) { r.New, r.Dialog, r.CSeq = false, tag, 1+d.next }) // was taken before
+	d.wait(time.Millisecond)
+	d.expect(200, "2002 active;expires=3600: alice@example.test v2002 full available")
+	d.wait(time.Millisecond)
+	d.expect(200, "2001 active;expires=3600: alice@example.test v2000 full [carol@example.test available]")
+	d.subscribe(200, d.in(list), func(r *Subscribe) { r.ID = "7" })
+	d.expect(200, "2002 active;expires=3600: alice@example.test v2001 full [carol@example.test available]")
+	d.tell("alice", presence.Busy)
+	d.wait(9 * time.Second)
+	d.expect(200)
+	d.wait(time.Second)
+	d.expect(200, "2003 active;expires=3590: alice@example.test v2003 available to busy")
+	d.wait(time.Minute)
+	d.expect(200, "2004 active;expires=3530: alice@example.test v2004 busy to busy")
+}
+
 // TestRestartWithoutWay holds a subscription whose connection went with the
 // restart until it is refreshed.
 func TestRestartWithoutWay(t *testing.T) {
@@ -512,7 +671,21 @@ func TestRestartWithoutWay(t *testing.T) {
 	d.subscribe(200, d.in(tag))
 	d.expect(200, "1001 active;expires=3600: alice@example.test busy")
 	d.Subscriptions = d.notifier(limits())
-	d.Restore(d.kept[tag], true, d.now)
+	for _, change := range []func(*Record){
+		func(r *Record) { r.Expires = d.now },
+		func(r *Record) { r.Expires = d.now.Add(3 * time.Hour) }, // longer than any that is granted
+		func(r *Record) { r.Event = "message-summary" },
+		func(r *Record) { r.Entity = "zoe@example.test" },
+		func(r *Record) { r.Entity, r.IsList = "team@example.test", true },
+	} {
+		r := *d.kept[tag]
+		if change(&r); d.Restore(&r, true, d.now) || len(d.dialogs) > 0 {
+			t.Errorf("restored: %+v", r)
+		}
+	}
+	if !d.Restore(d.kept[tag], true, d.now) || d.Restore(d.kept[tag], true, d.now) {
+		t.Error("not restored once")
+	}
 	d.wait(3 * time.Hour)
 	d.expect(0)
 	delete(d.kept, tag)

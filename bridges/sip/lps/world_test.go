@@ -218,7 +218,9 @@ func (d *desk) tell(id presence.ID, a presence.Availability, change ...func(*pre
 func (d *desk) wait(long time.Duration) {
 	end := d.now.Add(long)
 	for next := d.Next(); !next.IsZero() && !next.After(end); next = d.Next() {
-		d.now = next
+		if next.After(d.now) {
+			d.now = next
+		}
 		d.sent = d.Advance(d.now, len(d.sent)+1000, d.sent)
 	}
 	d.now = end
