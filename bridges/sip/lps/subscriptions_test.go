@@ -168,6 +168,16 @@ func TestCourse(t *testing.T) {
 			d.wait(time.Second)
 			d.expect(200, "2 active;expires=3300: alice@example.test available")
 		},
+		"told to wait, and the person leaves": func(d *desk) {
+			tag := d.subscribe(200)
+			d.expect(0, "1 active;expires=3600: alice@example.test available")
+			d.sent = d.Answered(tag, 503, 10*time.Second, d.now, nil)
+			d.tell("alice", presence.Unknown, func(s *presence.State) { s.Why.Rule = presence.RuleRemoved })
+			d.wait(9 * time.Second)
+			d.expect(0)
+			d.wait(time.Second)
+			d.expect(200, "2 terminated;reason=noresource: alice@example.test unknown")
+		},
 		"asked for a password": func(d *desk) {
 			d.subscribe(200)
 			d.expect(401, "1 active;expires=3600: alice@example.test available")
