@@ -35,6 +35,7 @@ type commands struct {
 	History HistoryCommand `cmd:"" help:"Say what somebody's presence was, and why."`
 	Board   BoardCommand   `cmd:"" help:"Say what people are doing."`
 	Status  StatusCommand  `cmd:"" help:"Say how the parts of a running service fare."`
+	Poll    PollCommand    `cmd:"" help:"Have a source look at once, or run a part again that waits."`
 	Backup  BackupCommand  `cmd:"" help:"Write everything durable into one file; the service must not run on the same folder."`
 	Restore RestoreCommand `cmd:"" help:"Make the store what it was at a backup."`
 	Set     SetCommand     `cmd:"" help:"Set somebody's presence by hand; answers when it is durable."`

@@ -478,8 +478,8 @@ func (c *ServiceTestCommand) Run(ctx context.Context, term *Terminal) error {
 
 // ServiceSyncCommand publishes everybody of one service again.
 type ServiceSyncCommand struct {
-	ID     string `arg:"" help:"Identifier of the service."`
-	Server `embed:""`
+	ID    string `arg:"" help:"Identifier of the service."`
+	Asked `embed:""`
 }
 
 // Run implements the command.
@@ -488,6 +488,7 @@ func (c *ServiceSyncCommand) Run(ctx context.Context, term *Terminal) error {
 	if err := c.ask(ctx, http.MethodPost, "/services/"+url.PathEscape(c.ID)+"/sync", nil, &j); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(term.Out, "%s: %d people are published again, at the pace of the service; \"presenced service show %s\" says how it fares\n", j.ID, j.People, j.ID)
-	return err
+	return c.print(term, &j, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: %d people are published again, at the pace of the service; \"presenced service show %s\" says how it fares\n", j.ID, j.People, j.ID)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,7 +20,7 @@ type SetCommand struct {
 	Person string `arg:"" help:"Identifier of the person."`
 	State  string `arg:"" help:"available, busy, dnd, brb, away, off-work, out-of-office or offline."`
 	Until  string `help:"When it ends: 15:00 (the next one), 2026-11-20T15:00, or 2h from now. Without it: a day for busy and dnd, the end of the calendar entry or the working day for available, when it is cleared for all others."`
-	Server `embed:""`
+	Asked  `embed:""`
 }
 
 // Run implements the command.
@@ -47,14 +48,15 @@ func (c *SetCommand) Run(ctx context.Context, term *Terminal) error {
 	if !a.Until.IsZero() {
 		ends = "until " + a.Until.Local().Format("2006-01-02 15:04:05")
 	}
-	_, err = fmt.Fprintf(term.Out, "%s is set to %s %s%s\n", a.Person, a.State, ends, a.shows())
-	return err
+	return c.print(term, &a.ByHand, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is set to %s %s%s\n", a.Person, a.State, ends, a.shows())
+	})
 }
 
 // ClearCommand ends what was set by hand.
 type ClearCommand struct {
 	Person string `arg:"" help:"Identifier of the person."`
-	Server `embed:""`
+	Asked  `embed:""`
 }
 
 // Run implements the command.
@@ -67,8 +69,9 @@ func (c *ClearCommand) Run(ctx context.Context, term *Terminal) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(term.Out, "%s has nothing set by hand%s\n", a.Person, a.shows())
-	return err
+	return c.print(term, &a.ByHand, func(w io.Writer) {
+		fmt.Fprintf(w, "%s has nothing set by hand%s\n", a.Person, a.shows())
+	})
 }
 
 // presencePath gives the address of what somebody set by hand.

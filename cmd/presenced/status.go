@@ -39,6 +39,23 @@ func (c *StatusCommand) Run(ctx context.Context, term *Terminal) error {
 	})
 }
 
+// PollCommand has a part look at once.
+type PollCommand struct {
+	Part  string `arg:"" help:"Name of the source, bridge or store, as status gives it."`
+	Asked `embed:""`
+}
+
+// Run implements the command.
+func (c *PollCommand) Run(ctx context.Context, term *Terminal) error {
+	var polled api.Polled
+	if err := c.ask(ctx, http.MethodPost, "/health/"+url.PathEscape(c.Part)+"/poll", nil, &polled); err != nil {
+		return err
+	}
+	return c.print(term, polled, func(t io.Writer) {
+		fmt.Fprintf(t, "%s looks at once; \"presenced status\" says how it fares\n", polled.Part)
+	})
+}
+
 // BoardCommand says what people are doing.
 type BoardCommand struct {
 	Query string `arg:"" optional:"" help:"Words that the name or an address must hold."`
