@@ -96,7 +96,9 @@ func people(t testing.TB) *directory.Directory {
 	for i, name := range []string{"alice", "bob", "carol"} {
 		all = append(all, presence.Person{
 			ID: presence.ID(name), Name: strings.ToUpper(name), Groups: []string{"sales"},
-			Subjects: []presence.Subject{{Scheme: "sip", Value: name + "@example.test"}, {Scheme: "tel", Value: strconv.Itoa(4750 + i)}},
+			Subjects: []presence.Subject{
+				{Scheme: "sip", Value: name + "@example.test"}, {Scheme: "sip", Value: name + "@example.org"}, {Scheme: "tel", Value: strconv.Itoa(4750 + i)},
+			},
 		})
 	}
 	d, wrong := directory.New(all)
@@ -325,8 +327,8 @@ func (p *phone) ask(code int, method, uri string, change ...func(*request)) mess
 	return a
 }
 
-// notify gives the next NOTIFY, and answers it.
-func (p *phone) notify(code int) message {
+// notify gives the next NOTIFY, and answers it with a code and header lines.
+func (p *phone) notify(code int, lines ...string) message {
 	p.t.Helper()
 	var m message
 	if len(p.waiting) > 0 {
@@ -337,8 +339,8 @@ func (p *phone) notify(code int) message {
 	if !strings.HasPrefix(m.start, "NOTIFY ") {
 		p.t.Fatalf("%s: %s, want a NOTIFY", p.user, m.start)
 	}
-	text := fmt.Sprintf("SIP/2.0 %d X\r\nVia: %s\r\nFrom: %s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: %s\r\nContent-Length: 0\r\n\r\n",
-		code, m.head.Get("Via"), m.head.Get("From"), m.head.Get("To"), m.head.Get("Call-Id"), m.head.Get("CSeq"))
+	text := fmt.Sprintf("SIP/2.0 %d X\r\nVia: %s\r\nFrom: %s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: %s\r\n%sContent-Length: 0\r\n\r\n",
+		code, m.head.Get("Via"), m.head.Get("From"), m.head.Get("To"), m.head.Get("Call-Id"), m.head.Get("CSeq"), strings.Join(append(lines, ""), "\r\n"))
 	if _, err := io.WriteString(p.conn, text); err != nil {
 		p.t.Fatal(err)
 	}
@@ -576,7 +578,7 @@ func TestPackages(t *testing.T) {
 	winfo.shows(`version="0"`, "watcherinfo")
 
 	group := h.phone("bob", "tcp")
-	a := group.ask(200, "SUBSCRIBE", "sip:group-sales@example.test", presenceEvent, lines("Supported: eventlist"))
+	a := group.ask(200, "SUBSCRIBE", "sip:group-Sales@example.test", presenceEvent, lines("Supported: eventlist"))
 	if a.head.Get("Require") != "eventlist" {
 		t.Errorf("%v", a.head)
 	}
@@ -660,6 +662,28 @@ func TestPaceOnTheWire(t *testing.T) {
 	if waited := time.Since(begun); waited < 200*time.Millisecond {
 		t.Errorf("told after %v", waited)
 	}
+}
+
+// TestWatcherBusy has a watcher ask to be left alone for a second: it is told then.
+func TestWatcherBusy(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	w := h.phone("bob", "udp")
+	w.ask(200, "SUBSCRIBE", alice, presenceEvent)
+	w.notify(503, "Retry-After: 1")
+	w.shows("active")
+}
+
+// TestTooManyOut has more to say than may wait for answers at once: who has to wait
+// for that is told a second later, and loses nothing.
+func TestTooManyOut(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *Config) { c.Transport.Outstanding = 1 })
+	first, second := h.phone("bob", "udp"), h.phone("carol", "udp")
+	first.ask(200, "SUBSCRIBE", alice, presenceEvent)
+	second.ask(200, "SUBSCRIBE", alice, presenceEvent)
+	first.shows("active")
+	second.shows("active")
 }
 
 // TestConnectionLost closes the connection of two watchers. One listens where its

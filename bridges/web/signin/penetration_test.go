@@ -129,6 +129,12 @@ func TestTokenScopes(t *testing.T) {
 			t.Errorf("%.60q: %s", header, a.Status)
 		}
 	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, origin+"/audit", nil)
+	r.Header["Authorization"] = []string{"Bearer " + token, "Bearer " + token}
+	rec := httptest.NewRecorder()
+	if w.site().ServeHTTP(rec, r); rec.Code != http.StatusUnauthorized {
+		t.Errorf("one of two tokens was chosen: %d", rec.Code)
+	}
 	for _, header := range []string{"Basic " + token, token} {
 		if a := api.get("/audit", "Authorization", header); a.StatusCode == 200 {
 			t.Errorf("%q is taken for a token", header)

@@ -2,6 +2,7 @@ package signin_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -260,6 +261,24 @@ func TestRestart(t *testing.T) {
 	}
 	if a := w.browse().get("/", "Authorization", "Bearer "+token); a.StatusCode != 200 {
 		t.Errorf("the token after a restart: %s", a.Status)
+	}
+	// The clock was turned back by an hour: the limits of what began later mean nothing.
+	w.stop()
+	for name, value := range w.sessions.values {
+		s := map[string]any{}
+		if err := json.Unmarshal(value, &s); err != nil {
+			t.Fatal(err)
+		}
+		s["began"], s["seen"] = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+		value, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.sessions.values[name] = value
+	}
+	w.open(settings())
+	if code := serve(w, w.site(), http.MethodGet, "/", "10.0.0.1", stays, nil).Code; code == 200 {
+		t.Error("a session of the future counts")
 	}
 }
 
