@@ -617,6 +617,74 @@ func TestPackages(t *testing.T) {
 	friends.shows(`fullState="true"`, "on-the-phone")
 }
 
+// TestPendingInDocuments has somebody wait to be let in: the person sees who, and a list
+// says which of its resources that are, and which are nobody.
+func TestPendingInDocuments(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.gate.set("bob", "alice", presence.LevelConfirm)
+	list := h.phone("bob", "tcp")
+	list.ask(200, "SUBSCRIBE", "sip:rls@example.test", presenceEvent,
+		listBody(string(documents.AppendEntries(nil, []documents.Entry{{URI: alice}, {URI: "sip:carol@example.test"}, {URI: "sip:nobody@example.test"}}))))
+	m := list.shows("rlmi")
+	l, err := documents.ParseList(m.head.Get("Content-Type"), []byte(m.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, r := range l.Resources {
+		for _, i := range r.Instances {
+			got[r.URI] = i.State + " " + i.Reason
+		}
+	}
+	if want := map[string]string{alice: "pending ", "sip:carol@example.test": "active ", "sip:nobody@example.test": "terminated noresource"}; !maps.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	h.phone("carol", "udp").ask(200, "SUBSCRIBE", alice, presenceEvent)
+	winfo := h.phone("alice", "tcp")
+	winfo.ask(200, "SUBSCRIBE", alice, lines("Event: presence.winfo"))
+	winfo.shows(`status="pending" event="subscribe"`, "sip:bob@example.test", `status="active" event="approved"`, "sip:carol@example.test")
+}
+
+// TestRestartByTCP stops the service, and with it the connection of two watchers, and
+// starts another. Who listens where its Contact says is told there; the other one when
+// it subscribes again.
+func TestRestartByTCP(t *testing.T) {
+	h := newHouse(t)
+	h.report("4750", presence.PhoneIdle)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	there := h.phone("bob", "tcp")
+	there.ask(200, "SUBSCRIBE", alice, presenceEvent, func(r *request) { r.contact = "sip:bob@" + l.Addr().String() + ";transport=tcp" })
+	there.shows("open")
+	gone := h.phone("carol", "tcp")
+	sub := gone.ask(200, "SUBSCRIBE", alice, presenceEvent, func(r *request) { r.contact = "sip:carol@192.0.2.1:5060;transport=tcp" })
+	gone.shows("open")
+	kept, c := h.keeper.memory, h.cfg
+	h.stop()
+	h.report("4750", presence.PhoneConnected)
+	h.run(c, kept)
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	(&phone{t: t, user: "bob", network: "tcp", conn: conn, in: bufio.NewReader(conn)}).shows("on-the-phone")
+	again := h.phone("carol", "tcp")
+	again.cseq = gone.cseq
+	again.ask(200, "SUBSCRIBE", alice, presenceEvent, within(sub))
+	again.shows("active", "on-the-phone")
+	if n := h.Status().Problems["connections not to be had"]; n > 0 {
+		t.Errorf("%d connections to where nobody listens", n)
+	}
+}
+
 // TestRestartOnTheWire stops the service and starts another on the same port: the
 // dialog goes on, its CSeq rises, and the new state comes.
 func TestRestartOnTheWire(t *testing.T) {
