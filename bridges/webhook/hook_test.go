@@ -1,9 +1,11 @@
 package webhook
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/outbox"
 )
 
 // hookTo makes a hook whose network is r.
@@ -135,11 +138,19 @@ func TestRestart(t *testing.T) {
 		o.remove("cat") // while nobody looked
 		r.answers(nil)
 
+		stranger, _ := json.Marshal(outbox.Record{Person: "eve"})
+		n.values[personKey("zoe")] = stranger // is not of zoe
 		h = hookTo(t, r, n, nil)
 		h.gate = o
 		run(t, h, o)
 		time.Sleep(time.Second)
 		want(t, r, "ann=busy", "bob=away")
+		if s := h.Status(); s.Problems["records unreadable"] != 1 {
+			t.Errorf("%+v", s)
+		}
+		if i := slices.IndexFunc(r.bodies, func(b string) bool { return strings.Contains(b, "eve") }); i >= 0 {
+			t.Errorf("somebody whom the receiver never knew is taken back: %s", r.bodies[i])
+		}
 	})
 }
 

@@ -105,6 +105,7 @@ func TestServers(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	begun := time.Now()
 	for _, c := range []struct {
 		url     string
 		outcome outbox.Outcome
@@ -121,6 +122,10 @@ func TestServers(t *testing.T) {
 		{url: plain.URL + "/headers", outcome: outbox.Failed, why: "headers exceeded"},
 		{url: plain.URL + "/status/204", outcome: outbox.Accepted, after: 17 * time.Second},
 		{url: plain.URL + "/status/400", outcome: outbox.Refused, after: 17 * time.Second, why: "answers 400 Bad Request"},
+		{url: plain.URL + "/status/413", outcome: outbox.Refused, after: 17 * time.Second, why: "answers 413"},
+		{url: plain.URL + "/status/415", outcome: outbox.Refused, after: 17 * time.Second, why: "answers 415"},
+		{url: plain.URL + "/status/422", outcome: outbox.Refused, after: 17 * time.Second, why: "answers 422"},
+		{url: plain.URL + "/status/429", outcome: outbox.Failed, after: 17 * time.Second, why: "answers 429"},
 		{url: plain.URL + "/status/401", outcome: outbox.Failed, after: 17 * time.Second, why: "compare the key"},
 		{url: plain.URL + "/status/404", outcome: outbox.Failed, after: 17 * time.Second, why: "answers 404"},
 		{url: plain.URL + "/status/410", outcome: outbox.Gone, after: 17 * time.Second, why: "410 Gone"},
@@ -141,6 +146,9 @@ func TestServers(t *testing.T) {
 				t.Errorf("%q tells of the path", v.why)
 			}
 		}
+	}
+	if took := time.Since(begun); took > DefaultConfig().Timeout {
+		t.Errorf("%v: something was waited for until the time was over", took)
 	}
 	for url, want := range map[string]string{plain.URL: "", secure.URL: "", "http://127.0.0.1:1": "refused", "https://169.254.169.254": "link-local"} {
 		cfg := testConfig(t, url+"/taken")

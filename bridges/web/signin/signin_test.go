@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -302,6 +305,75 @@ func TestUnread(t *testing.T) {
 	}
 	if _, err := desk.FirstLink(); !errors.Is(err, signin.ErrUnread) {
 		t.Errorf("a first link, though there may be administrators: %v", err)
+	}
+}
+
+// A session that was ended while the store was down is over when Run begins again,
+// whatever the store has.
+func TestEndedWhileTheStoreWasDown(t *testing.T) {
+	w := newWorld(t, settings())
+	b := w.browse()
+	left := b.signIn("anna")
+	w.sessions.becomes(true)
+	if a := b.post("/signout", url.Values{}); a.StatusCode != http.StatusSeeOther {
+		t.Fatal(a.Status)
+	}
+	w.stop()
+	w.sessions.becomes(false)
+	if all := w.sessions.all(); all == "" {
+		t.Fatal("the store has forgotten it")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.desk.Run(ctx); !errors.Is(err, context.Canceled) { // reads, and writes what is left
+		t.Fatal(err)
+	}
+	if code := serve(w, w.site(), http.MethodGet, "/", "10.0.0.1", left, nil).Code; code == 200 {
+		t.Error("it came back")
+	}
+	if all := w.sessions.all(); all != "" {
+		t.Errorf("the store has it still: %s", all)
+	}
+}
+
+// The first link is used once, by however many at the same time, and not at all when
+// there is an administrator otherwise.
+func TestFirstLinkIsUsedOnce(t *testing.T) {
+	use := func(w *world, site http.Handler, link, user string) int {
+		_, token, _ := strings.Cut(link, "token=")
+		return serve(w, site, http.MethodPost, "/signin/first", "10.0.0.1", "", url.Values{"token": {token}, "user": {user}, "password": {password}, "again": {password}}).Code
+	}
+	w := &world{t: t}
+	w.open(settings())
+	site := w.site()
+	link, err := w.desk.FirstLink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var let atomic.Int64
+	for i := range 8 {
+		all.Go(func() {
+			if use(w, site, link, fmt.Sprint("root", i)) == http.StatusSeeOther {
+				let.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if accounts, err := w.desk.List(); err != nil || len(accounts) != 1 || let.Load() != 1 {
+		t.Errorf("%d were let in, %v, %v", let.Load(), accounts, err)
+	}
+
+	w = &world{t: t}
+	w.open(settings())
+	if link, err = w.desk.FirstLink(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.desk.Add(t.Context(), by, signin.NewAccount{User: "ada", Role: signin.Administrator, Password: password}); err != nil {
+		t.Fatal(err)
+	}
+	if code := use(w, w.site(), link, "mallory"); code != http.StatusForbidden {
+		t.Errorf("a link from before there was an administrator: %d", code)
 	}
 }
 
