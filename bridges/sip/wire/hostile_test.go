@@ -127,3 +127,26 @@ func TestAnswerWithoutRport(t *testing.T) {
 		}
 	}
 }
+
+// TestDrip sends a message byte by byte, each in time and all of it not: the connection
+// is closed, and nobody keeps one that way.
+func TestDrip(t *testing.T) {
+	t.Parallel()
+	cfg := loose()
+	cfg.Idle = time.Second
+	w := start(t, cfg, wire.App{Handle: ok})
+	c := dial(t, "tcp", w.tcp)
+	drip := time.NewTicker(cfg.Idle / 4)
+	defer drip.Stop()
+	for i, b := range []byte(publish("a", 1, "TCP")) {
+		if _, err := c.Write([]byte{b}); err != nil {
+			break
+		}
+		if <-drip.C; i == 20 {
+			t.Fatal("it goes on after five times as long as a message may take")
+		}
+	}
+	if n := w.Status().Problems["messages not completed in time"]; n != 1 {
+		t.Errorf("%v", w.Status().Problems)
+	}
+}

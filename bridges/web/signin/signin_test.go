@@ -156,6 +156,9 @@ func TestTooManyAttempts(t *testing.T) {
 		if code := try("10.0.0.1", "ANNA", password); code != http.StatusTooManyRequests {
 			t.Errorf("the sixth attempt: %d", code)
 		}
+		if h := serve(w, site, http.MethodPost, "/signin", "10.0.0.1", "", url.Values{"user": {"anna"}, "password": {password}}).Header(); h.Get("Retry-After") != "30" {
+			t.Errorf("Retry-After: %q", h.Get("Retry-After"))
+		}
 		if code := try("10.0.0.2", "anna", password); code != http.StatusSeeOther {
 			t.Errorf("anna herself, from elsewhere: %d", code)
 		}
@@ -195,6 +198,40 @@ func TestTooManyAttempts(t *testing.T) {
 		}
 		if refused == 0 {
 			t.Error("forty addresses tried one name")
+		}
+		// Of IPv6 a network of 64 bits is one address: anybody has that many.
+		refused = 0
+		for i := range 40 {
+			if try(fmt.Sprintf("[2001:db8::%x]", i+1), fmt.Sprint("six", i), "wrong password") == http.StatusTooManyRequests {
+				refused++
+			}
+		}
+		if refused != 10 {
+			t.Errorf("%d of 40 addresses of one network were refused", refused)
+		}
+	})
+}
+
+// However many fail, the audit trail gets a bounded number of lines, and the next one
+// says how many it did not get.
+func TestFailuresInTheAuditTrail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, settings())
+		defer w.stop()
+		site := w.site()
+		fail := func(i int) {
+			serve(w, site, http.MethodPost, "/signin", fmt.Sprintf("10.0.%d.%d", i/250, i%250), "", url.Values{"user": {fmt.Sprint("guess", i)}, "password": {"wrong password"}})
+		}
+		for i := range 200 {
+			fail(i)
+		}
+		if n := w.told("sign-in failed"); n != 60 {
+			t.Errorf("%d lines", n)
+		}
+		time.Sleep(time.Second)
+		fail(200)
+		if last := w.notes[len(w.notes)-1]; !strings.Contains(last.Detail, "140 more were not written") || last.Whom != "an unknown name" {
+			t.Errorf("%+v", last)
 		}
 	})
 }
