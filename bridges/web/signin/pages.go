@@ -380,7 +380,7 @@ func (d *Desk) newToken(ctx context.Context, who Identity, form url.Values, from
 		return "", errors.New("choose what the token may do: something, and nothing that you may not")
 	}
 	days, err := strconv.Atoi(form.Get("days"))
-	if err != nil || days < 1 || time.Duration(days)*24*time.Hour > maxTokenLife {
+	if err != nil || days < 1 || days > maxTokenDays {
 		return "", errors.New("a token lasts for 1 to 366 days")
 	}
 	now := time.Now()

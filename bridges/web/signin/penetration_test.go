@@ -135,6 +135,14 @@ func TestTokenScopes(t *testing.T) {
 	if w.site().ServeHTTP(rec, r); rec.Code != http.StatusUnauthorized {
 		t.Errorf("one of two tokens was chosen: %d", rec.Code)
 	}
+	for _, days := range []string{"0", "-1", "367", "150000", "213504", "999999999", "x", ""} {
+		if a := b.post("/me/tokens", url.Values{"name": {"x"}, "scope": {"read:states"}, "days": {days}}); a.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("a token for %q days: %s", days, a.Status)
+		}
+	}
+	if n := w.told("token made"); n != 1 {
+		t.Errorf("the audit trail has %d lines about one token", n)
+	}
 	for _, header := range []string{"Basic " + token, token} {
 		if a := api.get("/audit", "Authorization", header); a.StatusCode == 200 {
 			t.Errorf("%q is taken for a token", header)

@@ -36,7 +36,7 @@ const (
 	maxTokens        = 10_000
 	maxTokensAccount = 20
 	maxTokenName     = 60
-	maxTokenLife     = 366 * 24 * time.Hour
+	maxTokenDays     = 366
 	usedStep         = time.Hour
 )
 
