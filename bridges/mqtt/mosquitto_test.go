@@ -64,6 +64,7 @@ func TestMosquitto(t *testing.T) {
 				t.Errorf("after the end: %v, %+v", err, p.Status())
 			}
 			await("presenced is gone in order", "presence/$availability=offline", "presence/ann=busy", "presence/bob=available")
+			s.Watch("presence/#").Await("who comes now learns it too", says(append(foreign, "presence/$availability=offline", "presence/ann=busy", "presence/bob=available")...))
 
 			o.remove("bob") // while nobody looked
 			o.set("ann", presence.Away)

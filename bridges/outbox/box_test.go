@@ -1,11 +1,13 @@
 package outbox_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"presenced/aggregator/presence"
 	"presenced/bridges/outbox"
 )
 
@@ -123,6 +125,78 @@ func TestLetters(t *testing.T) {
 	b.Done(take(t, b, "ann", now), outbox.Failed, 0, "away", now)
 	if dead := b.Dead(); len(dead) != 2 || dead[1].Tries != 0 || dead[1].Why != "away" {
 		t.Errorf("%+v", dead)
+	}
+}
+
+// TestRefused waits as long as the receiver asks, or as it would by itself.
+func TestRefused(t *testing.T) {
+	b, now := newBox(), start
+	b.Set("ann", []byte("1"), now)
+	b.Done(take(t, b, "ann", now), outbox.Refused, time.Minute, "422", now)
+	if got := b.Due().Sub(now); got != time.Minute {
+		t.Errorf("the receiver asked for a minute and gets %s", got)
+	}
+	now = b.Due()
+	b.Done(take(t, b, "ann", now), outbox.Refused, time.Second, "422", now)
+	if got := b.Due().Sub(now); got != 2*time.Second {
+		t.Errorf("the second wait is %s", got)
+	}
+}
+
+// TestRetryOne tries the letter of one person again: it lives as long as a new one, and
+// those of the others stay, also over a restart.
+func TestRetryOne(t *testing.T) {
+	b, now := newBox(), start
+	b.Set("ann", []byte("1"), now)
+	b.Set("bob", []byte("1"), now)
+	now = now.Add(time.Hour)
+	for _, person := range []string{"ann", "bob"} {
+		b.Done(take(t, b, person, now), outbox.Refused, 0, "422", now)
+		now = now.Add(time.Second)
+	}
+	if s := b.Standing(); s.Dead != 2 || s.Refused != 0 {
+		t.Fatalf("%+v", s)
+	}
+	b.Touched()
+	if n := b.Retry("ann", now); n != 1 || len(b.Dead()) != 1 || b.Dead()[0].Person != "bob" {
+		t.Fatalf("%d tried again, dead: %+v", n, b.Dead())
+	}
+	a := take(t, b, "ann", now)
+	if a.Try != 1 || !a.Since.Equal(now) {
+		t.Errorf("%+v", a)
+	}
+	b.Done(a, outbox.Refused, 0, "422", now)
+	if s := b.Standing(); s.Dead != 1 || s.Refused != 1 {
+		t.Errorf("given up at the first attempt: %+v", s)
+	}
+
+	kept, _ := b.Record("bob")
+	b = newBox()
+	b.Restore(kept)
+	if s := b.Standing(); s.Dead != 1 || s.Known != 1 {
+		t.Errorf("after a restart: %+v", s)
+	}
+	b.Set("bob", nil, now) // left
+	b.Done(take(t, b, "bob", now), outbox.Accepted, 0, "", now)
+	if got := b.Touched(); !slices.Equal(got, []presence.ID{"bob"}) {
+		t.Errorf("touched: %q", got)
+	}
+	if _, ok := b.Record("bob"); ok || b.Standing().Dead != 0 {
+		t.Errorf("who left is kept: %+v", b.Standing())
+	}
+}
+
+// TestForgottenIsTouched has what is kept of somebody go when the receiver has forgotten
+// them.
+func TestForgottenIsTouched(t *testing.T) {
+	b, now := newBox(), start
+	b.Know("ann")
+	b.Set("ann", nil, now)
+	a := take(t, b, "ann", now)
+	b.Touched()
+	b.Done(a, outbox.Accepted, 0, "", now)
+	if got := b.Touched(); !slices.Equal(got, []presence.ID{"ann"}) {
+		t.Errorf("touched: %q", got)
 	}
 }
 

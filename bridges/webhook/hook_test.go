@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -273,6 +274,31 @@ func TestPace(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		if s := h.Status(); r.count() != 200 || s.Phase != presence.PhaseLive {
 			t.Errorf("%d requests; %+v", r.count(), s)
+		}
+	})
+}
+
+// TestKeptAtTheEnd writes at the end what could not be written until then, and of one
+// person the newest only.
+func TestKeptAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNotes()
+		n.err = errors.New("the store is down")
+		k := newKeeper(n, func(error) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); k.run(ctx) }()
+		k.add("person-a", []byte("old"))
+		k.add("person-b", []byte("b"))
+		time.Sleep(keepAgain / 2)
+		k.add("person-a", []byte("new"))
+		k.add("person-b", nil)
+		synctest.Wait()
+		n.err = nil // before the next round
+		cancel()
+		<-ended
+		if got := fmt.Sprintf("%s", n.values); got != "map[person-a:new]" {
+			t.Errorf("kept: %s", got)
 		}
 	})
 }

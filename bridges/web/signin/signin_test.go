@@ -522,6 +522,17 @@ func TestAccountChanges(t *testing.T) {
 	if a := w.browse().get("/", bearer...); a.StatusCode != 401 {
 		t.Errorf("a new account has the token of one before: %s", a.Status)
 	}
+	c := w.browse()
+	before := c.signIn("anna")
+	if err := w.desk.Remove(t.Context(), by, "anna"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.desk.Add(t.Context(), by, signin.NewAccount{User: "anna", Role: signin.Person, Password: password}); err != nil {
+		t.Fatal(err)
+	}
+	if code := serve(w, w.site(), http.MethodGet, "/", "10.0.0.1", before, nil).Code; code == 200 {
+		t.Error("a new account has the session of one before")
+	}
 	for err, n := range map[string]signin.NewAccount{
 		"already":     {User: "Anna", Role: signin.Person, Password: password},
 		"letters":     {User: "an na", Role: signin.Person, Password: password},
