@@ -303,6 +303,35 @@ func TestKeptAtTheEnd(t *testing.T) {
 	})
 }
 
+// A meddler fails to write, and has something newer to be kept meanwhile.
+type meddler struct {
+	*notes
+	meanwhile func()
+}
+
+func (m *meddler) Put(ctx context.Context, key string, value []byte) error {
+	if m.meanwhile == nil {
+		return m.notes.Put(ctx, key, value)
+	}
+	m.meanwhile()
+	m.meanwhile = nil
+	return errors.New("the store is down")
+}
+
+// TestKeptNewest does not write again what something newer has replaced.
+func TestKeptNewest(t *testing.T) {
+	m := &meddler{notes: newNotes()}
+	k := newKeeper(m, func(error) {})
+	m.meanwhile = func() { k.add("person-a", []byte("new")) }
+	k.add("person-a", []byte("old"))
+	for range 2 {
+		k.round(t.Context())
+	}
+	if got := fmt.Sprintf("%s", m.values); got != "map[person-a:new]" {
+		t.Errorf("kept: %s", got)
+	}
+}
+
 // TestMemoryFails goes on while nothing can be kept, and keeps it later.
 func TestMemoryFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
