@@ -42,13 +42,14 @@ func TestMosquitto(t *testing.T) {
 			w := s.Watch("presence/#")
 			s.Publish("presence/kitchen", "motion")
 			s.Publish("presence/other", `{"version":1,"person":"ann"}`)
+			s.Publish("presence/zoe", `{"person":"zoe"}`) // of another program, that has people too
 			o := newOffice("ann", "bob", "cat/+#$%dan")
 			p := New(testConfig(t, s), o, quiet())
 			stop := run(t, p, o)
 			if err := Try(t.Context(), testConfig(t, s)); err != nil {
 				t.Errorf("a trial: %v", err)
 			}
-			foreign := []string{"presence/kitchen=motion", "presence/other="}
+			foreign := []string{"presence/kitchen=motion", "presence/other=", "presence/zoe="}
 			await := func(what string, more ...string) {
 				t.Helper()
 				w.Await(what, says(append(more, foreign...)...))

@@ -2,6 +2,9 @@ package signin_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -208,6 +211,50 @@ func TestTooManyAttempts(t *testing.T) {
 		}
 		if refused != 10 {
 			t.Errorf("%d of 40 addresses of one network were refused", refused)
+		}
+	})
+}
+
+// Who came by LDAP is vouched for by their last sign-in, for a month: what they have
+// here ends then, because nobody tells presenced that somebody left.
+func TestVouchedForAMonth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := settings()
+		cfg.Idle, cfg.Absolute = 1000*time.Hour, 1000*time.Hour
+		cfg.LDAP.URL = "ldaps://127.0.0.1:1"
+		w := &world{t: t}
+		secret := make([]byte, 32)
+		account := signin.Account{Via: signin.ViaLDAP, User: "cn=anna", Name: "Anna", Role: signin.Person, Seen: time.Now()}
+		for m, value := range map[*memory]any{
+			&w.accounts: account,
+			&w.sessions: map[string]any{"account": account.ID(), "began": time.Now(), "seen": time.Now()},
+		} {
+			data, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := sha256.Sum256(secret)
+			name := hex.EncodeToString(key[:])
+			if m == &w.accounts {
+				name = hex.EncodeToString([]byte(account.ID()))
+			}
+			m.values = map[string][]byte{name: data}
+		}
+		w.open(cfg)
+		defer w.stop()
+		site := w.site()
+		cookie := base64.RawURLEncoding.EncodeToString(secret)
+		time.Sleep(30*24*time.Hour - time.Minute)
+		if code := serve(w, site, http.MethodGet, "/", "10.0.0.1", cookie, nil).Code; code != 200 {
+			t.Errorf("within the month: %d", code)
+		}
+		time.Sleep(time.Minute + time.Second)
+		if code := serve(w, site, http.MethodGet, "/", "10.0.0.1", cookie, nil).Code; code == 200 {
+			t.Error("after the month")
+		}
+		time.Sleep(time.Minute)
+		if all := w.accounts.all(); all != "" {
+			t.Errorf("it is kept: %s", all)
 		}
 	})
 }

@@ -1,0 +1,102 @@
+package sip
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"presenced/aggregator/presence"
+)
+
+// TestPauses has servers ask for long pauses: none is longer than an hour, and what
+// failed together is not tried again together.
+func TestPauses(t *testing.T) {
+	for _, c := range []struct {
+		asked  time.Duration
+		spread float64
+		want   time.Duration
+	}{
+		{10 * time.Minute, 0, 10 * time.Minute},
+		{5 * time.Hour, 0, time.Hour},
+		{10 * time.Minute, 0.8, 12 * time.Minute},
+		{5 * time.Hour, 0.8, time.Hour + 12*time.Minute},
+	} {
+		terms := usualTerms(10 * time.Minute)
+		p := &publication{entity: "sip:a@example.test", terms: &terms, spread: c.spread}
+		p.Want([]byte("A"), epoch)
+		if _, ok := p.Send(epoch); !ok {
+			t.Fatal("nothing is sent")
+		}
+		p.Response(response{code: 503, expires: -1, retryAfter: c.asked}, epoch)
+		if got := p.Due().Sub(epoch); got != c.want {
+			t.Errorf("asked for %v, at %.1f: tried again after %v, want %v", c.asked, c.spread, got, c.want)
+		}
+	}
+}
+
+// TestOutstanding has a server answer nothing while anything comes: no more than the
+// configured number of requests wait at the same time.
+func TestOutstanding(t *testing.T) {
+	t.Parallel()
+	const people = 8
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cfg := testConfig(t, conn.LocalAddr().String())
+	cfg.Transport, cfg.Outstanding = "udp", 3
+	hub, memory := newHub(), newMemory()
+	for i := range people {
+		hub.tell(presence.ID(fmt.Sprint(4000+i)), presence.Available, presence.NoActivity)
+	}
+	publisher := newPublisher(t, cfg, memory)
+	publisher.pauses.silence = 10 * time.Millisecond // nobody answers at the end
+	p := run(t, publisher, hub)
+	good := accept()
+	type held struct {
+		*message
+		from net.Addr
+	}
+	var waiting []held
+	buffer := make([]byte, 1<<16)
+	for published := 0; published < people; {
+		wait := 100 * time.Millisecond // for one more than may be
+		if len(waiting) == 0 {
+			wait = patience
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
+		n, from, err := conn.ReadFrom(buffer)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && len(waiting) > 0:
+			if len(waiting) > cfg.Outstanding {
+				t.Errorf("%d requests wait at the same time", len(waiting))
+			}
+			for _, h := range waiting {
+				for _, answer := range good(h.message) {
+					_, _ = conn.WriteTo([]byte(answer), h.from)
+				}
+			}
+			published += len(waiting)
+			waiting = nil
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		m, err := readMessage(bufio.NewReader(bytes.NewReader(buffer[:n])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.method() == "OPTIONS" {
+			_, _ = conn.WriteTo([]byte(m.reply("200 OK")), from)
+			continue
+		}
+		waiting = append(waiting, held{m, from})
+	}
+	p.stop()
+}
