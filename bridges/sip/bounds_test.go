@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -36,6 +37,49 @@ func TestPauses(t *testing.T) {
 		if got := p.Due().Sub(epoch); got != c.want {
 			t.Errorf("asked for %v, at %.1f: tried again after %v, want %v", c.asked, c.spread, got, c.want)
 		}
+	}
+}
+
+// TestProbes has a server miss one look, which is no reason to leave it, and has the first
+// server answer again that asked to be left alone for an hour, which counts beside the
+// usual wait.
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	address := packetServer(t, accept())
+	to := target{"udp", netip.MustParseAddrPort(address)}
+	cfg := testConfig(t, address)
+	cfg.Secondary = "127.0.0.1:1"
+	p := newPublisher(t, cfg, newMemory())
+	link := func() *link {
+		l, err := openLink(t.Context(), address, to, nil, p.log, p.board.notice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	first := p.servers[0]
+	s := &session{Publisher: p, life: t.Context(), active: first}
+	first.link = link()
+	defer first.drop()
+	held := first.link
+	missed := &probe{server: first, link: held, err: errors.New("no answer")}
+	for range 3 { // one answer between two of them
+		if err := s.probed(t.Context(), missed); err != nil || first.link != held {
+			t.Fatalf("one look was missed, and the server is left: %v", err)
+		}
+		if err := s.probed(t.Context(), &probe{server: first, link: held}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	first.drop()
+	s.active = p.servers[1]
+	first.rest[to.at] = time.Now().Add(time.Hour)
+	if err := s.probed(t.Context(), &probe{server: first, link: link(), fresh: true}); err != nil {
+		t.Fatal(err)
+	}
+	if wait := time.Until(first.back); wait < time.Hour-time.Minute {
+		t.Errorf("back in %v", wait)
 	}
 }
 

@@ -159,6 +159,10 @@ func TestWatch(t *testing.T) {
 		w.saw(back, "state:birch:available gone:alder ready")
 		back.cancel()
 		<-back.ended
+		back = w.watch(administrator(), "?id=alder&id=birch&since="+first[1].id, "Last-Event-ID", last[0].id) // an address that is used again by a browser
+		w.saw(back, "gone:alder ready")
+		back.cancel()
+		<-back.ended
 		for _, stale := range []string{"rubbish", "x-3", strings.TrimSuffix(last[0].id, "3") + "99999", last[0].id + "x"} {
 			back = w.watch(administrator(), "", "Last-Event-ID", stale)
 			w.saw(back, "reset state:birch:available ready")
