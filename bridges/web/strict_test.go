@@ -16,8 +16,15 @@ import (
 func TestStrictHeaders(t *testing.T) {
 	s := newEstate(t, office(), nil).site(admin)
 	for _, c := range []struct{ method, target, host string }{
-		{"GET", "/", "localhost"}, {"GET", "/people/21042", "localhost"}, {"GET", "/policy.yaml", "localhost"}, {"GET", "/static/style.css", "localhost"},
-		{"GET", "/healthz", "localhost"}, {"GET", "/nowhere", "localhost"}, {"POST", "/", "localhost"}, {"POST", "/access/rule", "localhost"}, {"GET", "/", "evil.example"},
+		{"GET", "/", "localhost"},
+		{"GET", "/people/21042", "localhost"},
+		{"GET", "/policy.yaml", "localhost"},
+		{"GET", "/static/style.css", "localhost"},
+		{"GET", "/healthz", "localhost"},
+		{"GET", "/nowhere", "localhost"},
+		{"POST", "/", "localhost"},
+		{"POST", "/access/rule", "localhost"},
+		{"GET", "/", "evil.example"},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), c.method, c.target, nil)
 		r.Host = c.host
@@ -28,7 +35,7 @@ func TestStrictHeaders(t *testing.T) {
 		for directive := range strings.SplitSeq(h.Get("Content-Security-Policy"), ";") {
 			name, sources, _ := strings.Cut(strings.TrimSpace(directive), " ")
 			got[name] = sources
-			for _, source := range strings.Fields(sources) {
+			for source := range strings.FieldsSeq(sources) {
 				if source != "'self'" && source != "'none'" {
 					t.Errorf("%v: %s allows %s", c, name, source)
 				}

@@ -3,11 +3,8 @@ package lps
 import (
 	"bytes"
 	"compress/zlib"
-	"context"
-	"errors"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,35 +204,18 @@ func TestNothingMoreComes(t *testing.T) {
 	w.shows("terminated;reason=timeout")
 }
 
-// A deafHub takes no reports while it is deaf.
-type deafHub struct {
-	presence.Hub
-	deaf atomic.Bool
-}
-
-func (d *deafHub) Report(ctx context.Context, r presence.Report) error {
-	if d.deaf.Load() {
-		return errors.New("nobody has that subject any more")
-	}
-	return d.Hub.Report(ctx, r)
-}
-
 // TestHubRefuses publishes what the hub does not take: it is answered 500, and neither
 // a new entity-tag nor the loss of the old one comes of it.
 func TestHubRefuses(t *testing.T) {
 	h := newHouse(t)
 	p := h.phone("alice", "udp")
 	tag := p.ask(200, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF)).head.Get("SIP-ETag")
-	d := &deafHub{Hub: h.Service.hub}
-	h.pubMu.Lock()
-	h.Service.hub = d
-	h.pubMu.Unlock()
-	d.deaf.Store(true)
+	h.ear.deaf.Store(true)
 	if a := p.ask(500, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF)); a.head.Get("SIP-ETag") != "" {
 		t.Errorf("%v", a.head)
 	}
 	p.ask(500, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF), lines("SIP-If-Match: "+tag))
-	d.deaf.Store(false)
+	h.ear.deaf.Store(false)
 	p.ask(200, "PUBLISH", alice, presenceEvent, pidfBody(openPIDF), lines("SIP-If-Match: "+tag))
 	h.pubMu.Lock()
 	defer h.pubMu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,10 +81,24 @@ func (m *memory) Delete(_ context.Context, key string) error {
 	return nil
 }
 
+// A deafHub takes no reports while it is deaf.
+type deafHub struct {
+	presence.Hub
+	deaf atomic.Bool
+}
+
+func (d *deafHub) Report(ctx context.Context, r presence.Report) error {
+	if d.deaf.Load() {
+		return errors.New("nobody has that subject any more")
+	}
+	return d.Hub.Report(ctx, r)
+}
+
 // A house is a service that runs on a hub of its own.
 type house struct {
 	t    testing.TB
 	hub  *aggregator.Hub
+	ear  *deafHub // as the service knows the hub
 	gate *gate
 	*Service
 	udp, tcp string
@@ -141,7 +157,8 @@ func (h *house) run(c Config, kept Memory) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- h.hub.Run(ctx) }()
-	go func() { ended <- h.Run(ctx, h.hub) }()
+	h.ear = &deafHub{Hub: h.hub}
+	go func() { ended <- h.Run(ctx, h.ear) }()
 	var once sync.Once
 	h.stop = func() {
 		once.Do(func() {
