@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"presenced/aggregator/presence"
+	"presenced/bridges/sip/lookup"
 )
 
 // TestPauses has servers ask for long pauses: none is longer than an hour, and what
@@ -46,7 +47,7 @@ func TestPauses(t *testing.T) {
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	address := packetServer(t, accept())
-	to := target{"udp", netip.MustParseAddrPort(address)}
+	to := lookup.Target{Transport: "udp", At: netip.MustParseAddrPort(address)}
 	cfg := testConfig(t, address)
 	cfg.Secondary = "127.0.0.1:1"
 	p := newPublisher(t, cfg, newMemory())
@@ -74,7 +75,7 @@ func TestProbes(t *testing.T) {
 
 	first.drop()
 	s.active = p.servers[1]
-	first.rest[to.at] = time.Now().Add(time.Hour)
+	first.rest[to.At] = time.Now().Add(time.Hour)
 	if err := s.probed(t.Context(), &probe{server: first, link: link(), fresh: true}); err != nil {
 		t.Fatal(err)
 	}

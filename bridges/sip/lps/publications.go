@@ -208,7 +208,9 @@ func (ps *Publications) Expire(now time.Time, out []*presence.Report) []*presenc
 			continue
 		}
 		ps.drop(p)
-		out = append(out, ps.report(p, nil, 0, now))
+		over := ps.report(p, []presence.Span{{Fact: presence.SessionOffline, From: now}}, 0, now)
+		over.Expires = now // it was not taken back: something was known, and that is over
+		out = append(out, over)
 	}
 }
 

@@ -18,6 +18,8 @@ type composer struct {
 	*Publications
 	now time.Time
 	hub map[string]string // "source subject" and the note of what is stated
+
+	over []string // the sources of what expired
 }
 
 func newComposer(t fataler) *composer {
@@ -68,6 +70,9 @@ func (c *composer) take(r *presence.Report) {
 	case r == nil:
 	case r.Check() != nil:
 		c.t.Fatalf("unfit report: %v", r.Check())
+	case len(r.Spans) > 0 && r.Expires.Equal(c.now):
+		delete(c.hub, r.Source+" "+r.Subject.Value)
+		c.over = append(c.over, r.Source)
 	case len(r.Spans) == 0:
 		delete(c.hub, r.Source+" "+r.Subject.Value)
 	default:
@@ -126,6 +131,9 @@ func TestPublish(t *testing.T) {
 			c.holds("map[lps/1 alice@example.test:here]")
 			c.wait(time.Second)
 			c.holds("map[]")
+			if len(c.over) != 1 || c.over[0] != "lps/1" {
+				c.t.Fatalf("the hub was told that %v expired", c.over)
+			}
 			c.publish(412, match(p.Tag), body(""))
 		},
 		"at the moment of expiry, before it is noticed": func(c *composer) {
