@@ -9,7 +9,9 @@ import (
 
 // people holds the records of a core. They stand in pages, where they never move, and
 // are found by a table with eight bytes for each place: to find one among millions
-// touches little memory that is not in the processor's cache.
+// touches little memory that is not in the processor's cache. Both are long lists, which
+// the kernel is asked to map by huge pages: what is far apart is looked up twice, in
+// memory and in the tables of its pages.
 type people struct {
 	seed  maphash.Seed
 	pages []*[pageSize]record
@@ -72,8 +74,8 @@ func (p *people) enter(id presence.ID) *record {
 	if n := len(p.free); n > 0 {
 		r, p.free = p.free[n-1], p.free[:n-1]
 	} else {
-		if p.made%pageSize == 0 {
-			p.pages = append(p.pages, new([pageSize]record))
+		if p.made == len(p.pages)*pageSize {
+			p.extend()
 		}
 		r = &p.pages[p.made/pageSize][p.made%pageSize]
 		r.number = p.first + p.step*uint32(p.made) //nolint:gosec // there are not as many people
@@ -87,9 +89,19 @@ func (p *people) enter(id presence.ID) *record {
 	return r
 }
 
+// extend adds a quarter of the pages that there are, in one piece.
+func (p *people) extend() {
+	piece := make([]record, max(1, len(p.pages)/4)*pageSize)
+	hugePages(piece)
+	for ; len(piece) > 0; piece = piece[pageSize:] {
+		p.pages = append(p.pages, (*[pageSize]record)(piece))
+	}
+}
+
 func (p *people) grow() {
 	old := p.index
 	p.index = make([]entry, 2*len(old))
+	hugePages(p.index)
 	mask := len(p.index) - 1
 	for _, e := range old {
 		if e != 0 {

@@ -59,6 +59,28 @@ func TestWhoIsKnown(t *testing.T) {
 	})
 }
 
+// Of many people, in many pages, each is another one.
+func TestManyPeople(t *testing.T) {
+	c := aggregator.NewCore(presence.DefaultPolicy())
+	const many = 30_000
+	for i := range many {
+		id := presence.ID(fmt.Sprint("p", i))
+		c.Enter(id, eight)
+		c.Accept(id, phone(eight.Add(time.Duration(i)), idle(eight)), eight)
+	}
+	n := 0
+	c.Each(func(s presence.State) {
+		n++
+		var i int
+		if _, err := fmt.Sscanf(string(s.Person), "p%d", &i); err != nil || !c.Reports(s.Person)[0].At.Equal(eight.Add(time.Duration(i))) {
+			t.Errorf("of %s is known %+v", s.Person, c.Reports(s.Person))
+		}
+	})
+	if n != many {
+		t.Errorf("%d are known", n)
+	}
+}
+
 // Directories that come and go leave nothing behind; a watcher who sleeps through
 // them sees in the end who is there and who is not, and learns of each who left last.
 func TestDirectoriesComeAndGo(t *testing.T) {
