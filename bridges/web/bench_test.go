@@ -80,7 +80,7 @@ func BenchmarkViewers(b *testing.B) {
 		s.feed.put(p, st)
 		rows, next, _ := s.feed.since(seq)
 		for _, v := range viewers {
-			if len(s.frames(rows, seq, v, &f)) != 1 {
+			if len(s.frames(rows, seq, v, &f, nil)) != 1 {
 				b.Fatal("no frame")
 			}
 		}

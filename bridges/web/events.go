@@ -30,7 +30,7 @@ import (
 const (
 	frameEvery  = 100 * time.Millisecond // what changes until then is sent at once: few writes for many changes
 	beatEvery   = 15 * time.Second
-	countsEvery = time.Second // at most, and less often the more streams there are
+	countsEvery = time.Second // at most, and less often where there are many streams
 	maxStreams  = 1000        // in all
 	maxOwn      = 30          // of one account
 	maxAnyone   = 800         // of all who did not sign in, so that there is room for the others
@@ -133,7 +133,7 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 		return errOver
 	}
 	rows, next, _ := s.feed.since(seq)
-	if err := out.rows(s.frames(rows, seq, v, &f)); err != nil {
+	if err := out.rows(s.frames(rows, seq, v, &f, nil)); err != nil {
 		return err
 	}
 	seq = next
@@ -149,10 +149,11 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	counts := time.NewTimer(s.spread()) // runs while counts are owed
 	defer counts.Stop()
 	owed, told := true, tally{all: -1}
+	var people *census                 // nil: not before counts are owed for the first time
 	var changed <-chan struct{}        // nil: not before the frame is over
 	frame := time.NewTimer(frameEvery) // runs while changed is nil
 	defer frame.Stop()
-	look := func() error {
+	look := func(recount bool) error {
 		select { // first, where both are to be heard
 		case <-over:
 			if same, over = s.still(who); !same {
@@ -161,13 +162,17 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 		default:
 		}
 		rows, next, more := s.feed.since(seq)
-		if next == seq {
+		switch {
+		case recount || people != nil && s.feed.lacks(seq):
+			people = &census{}
+			rows, next, _ = s.feed.since(0)
+		case next == seq:
 			changed = more
 			return nil
 		}
 		changed = nil
 		frame.Reset(frameEvery)
-		err := out.rows(s.frames(rows, seq, v, &f))
+		err := out.rows(s.frames(rows, seq, v, &f, people))
 		seq = next
 		if !owed {
 			owed = true
@@ -184,16 +189,19 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 				err = errOver
 			}
 		case <-changed:
-			err = look()
+			err = look(false)
 		case <-frame.C:
-			err = look()
+			err = look(false)
 		case <-counts.C:
 			owed = false
 			if f.nobody || f.id != "" {
 				continue
 			}
-			was := told
-			if told = s.feed.tally(&f, v, s.access); told != was { // else what changed is not for them
+			if people == nil {
+				err = look(true)
+			}
+			if err == nil && people.tally != told { // else what changed is not for them
+				told = people.tally
 				err = out.send(event("counts", s.feed.cursorAt(seq), s.looks.html("summary", summaryOf(told, &f))))
 			}
 		case now := <-beat.C:
@@ -206,11 +214,11 @@ func (s *Site) stream(r *http.Request, out stream, seq uint64) error {
 	return err
 }
 
-// spread gives how long a stream waits on top before it counts everybody: the longer,
+// spread gives how long a stream waits on top before it tells the counts: the longer,
 // the more streams there are, which hear of a change at the same moment and would
 // keep each other from telling of the next one.
 func (s *Site) spread() time.Duration {
-	return rand.N(countsEvery * time.Duration(s.streams.Load()+1) / 50) //nolint:gosec // nothing to guess
+	return rand.N(countsEvery * time.Duration(s.streams.Load()+1) / 250) //nolint:gosec // nothing to guess
 }
 
 // A stream is the way to one client. A client that does not take what is sent
@@ -225,22 +233,34 @@ type stream struct {
 // chunkSize is from how many bytes on what is collected is written.
 const chunkSize = 64 << 10
 
-// frames gives what v is sent of rows that changed after seq.
-func (s *Site) frames(rows []*row, seq uint64, v viewer, f *filter) [][]byte {
+// frames gives what v is sent of those of rows that changed after seq, and has people,
+// if it is not nil, take in all of them.
+func (s *Site) frames(rows []*row, seq uint64, v viewer, f *filter, people *census) [][]byte {
 	var frames [][]byte
 	for _, row := range rows {
-		if !f.shown.has(row.mark) {
+		shown := row.seq > seq && f.shown.has(row.mark)
+		if row.left || !f.concerns(&row.person, row.search) {
+			if people != nil {
+				people.take(row, nil)
+			}
+			if row.left && shown {
+				frames = append(frames, row.hidden())
+			}
 			continue
 		}
-		if row.left {
-			frames = append(frames, row.hidden())
+		if people == nil && !shown {
 			continue
 		}
-		if !f.concerns(&row.person, row.search) {
-			continue
+		seen := row.view(s.access(v, row.person.ID))
+		if people != nil {
+			if f.channelFits(&seen.state) {
+				people.take(row, &seen.state)
+			} else {
+				people.take(row, nil)
+			}
 		}
-		switch seen := row.view(s.access(v, row.person.ID)); {
-		case seen.changed <= seq: // not for them
+		switch {
+		case !shown || seen.changed <= seq: // not for them
 		case f.shows(&seen.member, row.search):
 			frames = append(frames, seen.shown())
 		default:

@@ -423,7 +423,7 @@ func TestCountsAreSpread(t *testing.T) {
 	s.streams.Store(maxStreams)
 	within := 0 // a tenth of the time
 	for range maxStreams {
-		if s.spread() < countsEvery*maxStreams/50/10 {
+		if s.spread() < countsEvery*maxStreams/250/10 {
 			within++
 		}
 	}

@@ -27,9 +27,8 @@ type feed struct {
 	order   *list.List                    // the latest change last
 	changed chan struct{}                 // closed at the next change
 	left    []presence.ID                 // people who left, the earliest first
-
-	tallies   map[tallied]tally // as of talliesAt
-	talliesAt uint64
+	forgot  uint64                        // seq of the last of those who left and are not among them any more
+	free    []int                         // numbers below len(rows)+len(free) that no row has
 }
 
 // maxLeft bounds how many people who left are remembered, for the streams that have yet to hear of it.
@@ -42,6 +41,7 @@ type row struct {
 	state  presence.State // before any view
 
 	seq    uint64
+	number int  // that no other person has who is in the feed: they are counted from 0
 	again  bool // nothing changed but, it may be, the rules
 	search string
 	mark   marks
@@ -85,7 +85,7 @@ func (r *row) view(a presence.Access) *view {
 func newFeed(render func(member) string) *feed {
 	return &feed{
 		render: render, epoch: strconv.FormatInt(time.Now().UnixNano(), 36), rows: map[presence.ID]*list.Element{},
-		order: list.New(), changed: make(chan struct{}), tallies: map[tallied]tally{},
+		order: list.New(), changed: make(chan struct{}),
 	}
 }
 
@@ -114,8 +114,10 @@ func (f *feed) remove(id presence.ID) {
 	f.push(&row{person: presence.Person{ID: id}, left: true})
 	if f.left = append(f.left, id); len(f.left) > maxLeft {
 		if e := f.rows[f.left[0]]; e != nil && e.Value.(*row).left { //nolint:forcetypeassert // the list holds nothing else
-			f.order.Remove(e)
+			gone := f.order.Remove(e).(*row) //nolint:forcetypeassert // the list holds nothing else
 			delete(f.rows, f.left[0])
+			f.forgot = max(f.forgot, gone.seq)
+			f.free = append(f.free, gone.number)
 		}
 		f.left = slices.Delete(f.left, 0, 1)
 	}
@@ -127,14 +129,18 @@ func (f *feed) push(r *row) {
 	r.id, r.mark, r.render, r.views = f.cursorAt(r.seq), markOf(r.person.ID), f.render, map[presence.Access]*view{}
 	r.hidden = sync.OnceValue(func() []byte { return event("gone", r.id, domID(r.person.ID)) })
 	if e, ok := f.rows[r.person.ID]; ok {
-		old := e.Value.(*row) //nolint:forcetypeassert // the list holds nothing else
-		f.order.Remove(e)
+		old := f.order.Remove(e).(*row) //nolint:forcetypeassert // the list holds nothing else
+		r.number = old.number
 		if !r.left {
 			r.before = old
 			for _, a := range old.seen() { // before a third row comes, and what they saw is forgotten
 				r.view(a)
 			}
 		}
+	} else if n := len(f.free); n > 0 {
+		r.number, f.free = f.free[n-1], f.free[:n-1]
+	} else {
+		r.number = len(f.rows)
 	}
 	f.rows[r.person.ID] = f.order.PushBack(r)
 	close(f.changed)
@@ -166,50 +172,12 @@ func (f *feed) since(seq uint64) ([]*row, uint64, <-chan struct{}) {
 	return rows, f.seq, f.changed
 }
 
-// A tallied is who wants to know what counts.
-type tallied struct {
-	filter
-
-	viewer viewer
-}
-
-// tally counts the people that q covers, as v sees them by access.
-func (f *feed) tally(q *filter, v viewer, access func(viewer, presence.ID) presence.Access) tally {
-	key := tallied{*q, v}
-	key.state, key.shown = "", "" // do not bear on the counts
-	f.mu.Lock()
-	if f.talliesAt != f.seq || len(f.tallies) > maxTallies {
-		clear(f.tallies)
-		f.talliesAt = f.seq
-	}
-	t, ok := f.tallies[key]
-	seq := f.seq
-	rows := make([]*row, 0, len(f.rows))
-	if !ok {
-		for e := range maps.Values(f.rows) {
-			rows = append(rows, e.Value.(*row)) //nolint:forcetypeassert // the list holds nothing else
-		}
-	}
-	f.mu.Unlock()
-	if ok {
-		return t
-	}
-	for _, r := range rows { // without the lock: there may be many
-		if !r.left && q.concerns(&r.person, r.search) {
-			if seen := r.view(access(v, r.person.ID)); q.channelFits(&seen.state) {
-				t.add(&seen.state)
-			}
-		}
-	}
+// lacks tells whether somebody left after seq of whom the feed knows nothing any more.
+func (f *feed) lacks(seq uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.talliesAt == seq {
-		f.tallies[key] = t
-	}
-	return t
+	return f.forgot > seq
 }
-
-const maxTallies = 1000
 
 // cursor gives the place in the feed that a page made now has seen.
 func (f *feed) cursor() string {

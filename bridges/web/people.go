@@ -206,22 +206,6 @@ func searchText(p *presence.Person) string {
 	return strings.ToLower(b.String())
 }
 
-// A tally counts people by state. Those who are uncertain count twice: there,
-// and as what they are.
-type tally struct {
-	all       int
-	uncertain int
-	by        [presence.Available + 1]int
-}
-
-func (t *tally) add(s *presence.State) {
-	t.all++
-	t.by[s.Availability]++
-	if isUncertain(s) {
-		t.uncertain++
-	}
-}
-
 // Orders of the board; another order than these is by name.
 const (
 	byName     = "name"
